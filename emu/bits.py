@@ -1,6 +1,6 @@
 """Bit layouts: one declaration per register or table entry, from which everything else derives.
 
-A :class:`Layout` names every field of a word once. Decoding, encoding, printing and the rows of
+A ``Layout`` names every field of a word once. Decoding, encoding, printing and the rows of
 the documentation come from that declaration, so they cannot drift apart. Code that runs often
 does not call a layout: it uses integer masks taken from one at import (see ``emu.paging``).
 
@@ -39,7 +39,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A named part of a word. Use :func:`flag`, :func:`field` or :func:`split` to declare one."""
+    """A named part of a word. Use ``flag``, ``field`` or ``split`` to declare one."""
 
     name: str
     parts: tuple[Part, ...]
@@ -76,7 +76,8 @@ class Field:
     def insert(self, value: int) -> int:
         """Word with only this field set to ``value``.
 
-        :raises ValueError: if ``value`` does not fit or is not a multiple of the field's unit.
+        Raises:
+            ValueError: ``value`` does not fit, or is not a multiple of the field's unit.
         """
         stored = value >> self.scale
         if not 0 <= stored < 1 << self.width:
@@ -93,13 +94,13 @@ class Field:
         return word
 
     def text(self, value: int) -> str:
-        """The field as :meth:`Layout.describe` prints it; empty if there is nothing to say."""
+        """The field as ``Layout.describe`` prints it; empty if there is nothing to say."""
+        if not value and not self.show_zero:
+            return ""
+        if self.width == 1:
+            return self.name
         name = self.names.get(value) if self.names else None
-        if name is not None:
-            return f"{self.name}={name}"
-        if self.width == 1 and not self.names:
-            return self.name if value else ""
-        return f"{self.name}={value:#x}" if value or self.show_zero else ""
+        return f"{self.name}={value:#x}" if name is None else f"{self.name}={name}"
 
 
 def flag(name: str, bit: int, meaning: str) -> Field:
@@ -117,7 +118,7 @@ def field(
     names: Mapping[int, str] | None = None,
     show_zero: bool = False,
 ) -> Field:
-    """Declare a field of adjacent bits; see :class:`Field` for the options."""
+    """Declare a field of adjacent bits; see ``Field`` for the options."""
     return Field(name, (Part(low, width),), meaning, scale, names, show_zero)
 
 
@@ -135,12 +136,12 @@ def split(
 class Layout:
     """The fields of one word.
 
-    :param name: what the word is called in the manual.
-    :param width: bits in the word.
-    :param source: manual and section where the layout is defined.
-    :param ones: reserved bits that always read as one; :meth:`encode` sets them and
-        :meth:`describe` does not mention them unless one is clear.
-    :raises ValueError: fields overlap, repeat a name or leave the word.
+    ``name`` is what the manual calls the word, ``width`` its bits, ``source`` the manual's
+    section. ``ones`` are reserved bits that always read as one: ``encode`` sets them and
+    ``describe`` mentions only those that are clear.
+
+    Raises:
+        ValueError: fields overlap, repeat a name or leave the word.
     """
 
     def __init__(
@@ -170,7 +171,8 @@ class Layout:
     def field(self, name: str) -> Field:
         """The field called ``name``.
 
-        :raises KeyError: there is none.
+        Raises:
+            KeyError: there is none.
         """
         try:
             return self._by_name[name]
@@ -191,7 +193,8 @@ class Layout:
     def decode(self, value: int) -> dict[str, int]:
         """Every field's value, in the order of declaration.
 
-        :raises ValueError: ``value`` does not fit the word.
+        Raises:
+            ValueError: ``value`` does not fit the word.
         """
         self._check(value)
         return {item.name: item.extract(value) for item in self.fields}
@@ -199,7 +202,8 @@ class Layout:
     def encode(self, **fields: int) -> int:
         """The word with these fields set, all others zero and the fixed ones at one.
 
-        :raises ValueError: a value does not fit its field.
+        Raises:
+            ValueError: a value does not fit its field.
         """
         word = self.ones
         for name, value in fields.items():

@@ -90,13 +90,13 @@ TABLE_ENTRY: Final = _entry(
     "4.5.4 tables 4-17 and 4-19",
     split("IGN", ((6, 1), (8, 1), (52, 11)), "ignored"),
 )
-"""PSE is clear in such an entry, so it shows as reserved; :func:`layout_of` never picks it then."""
+"""PSE is clear in such an entry, so it shows as reserved; ``layout_of`` never picks it then."""
 L4E: Final = _entry(
     "L4 or L5 entry, table",
     "4.5.4 tables 4-14 and 4-15",
     split("IGN", ((6, 1), (8, 1), (52, 11)), "ignored"),
 )
-"""Like :data:`TABLE_ENTRY`, but there are no large pages here: bit 7 is really reserved."""
+"""Like ``TABLE_ENTRY``, but there are no large pages here: bit 7 is really reserved."""
 PAE_L3E: Final = Layout(
     "PAE L3 entry, table",
     64,
@@ -420,8 +420,9 @@ def va_from_indices(indices: Sequence[int], offset: int = 0) -> VA:
 
     Four indices are a 4-level address, five a 5-level one, and three a PAE one (not extended).
 
-    :raises ValueError: another number of indices, an index outside its table, or an offset
-        outside the page.
+    Raises:
+        ValueError: another number of indices, an index outside its table, or an offset
+            outside the page.
     """
     if not 3 <= len(indices) <= 5:
         raise ValueError(f"an address has 3, 4 or 5 indices, not {len(indices)}")
@@ -446,7 +447,8 @@ def pte_mfn(entry: int) -> MFN:
 def make_pte(mfn: MFN, flags: int) -> int:
     """Entry for ``mfn`` with ``flags`` (PTE_* bits, outside the frame number).
 
-    :raises ValueError: the frame number does not fit, or ``flags`` reach into it.
+    Raises:
+        ValueError: the frame number does not fit, or ``flags`` reach into it.
     """
     address = mfn << PAGE_SHIFT
     if address & ~PTE_MFN_MASK or flags & PTE_MFN_MASK:
