@@ -5,7 +5,7 @@ Guest mistakes are not in this tree: they surface in the guest, as an errno or a
 
 
 class CowbirdError(Exception):
-    """Root of everything that this project raises on purpose; ``str()`` is one line for a person."""
+    """Root of all that this project raises on purpose; ``str()`` is one line for a person."""
 
 
 class MachineError(CowbirdError):

@@ -1,0 +1,203 @@
+"""The machine's run loop: memory, one CPU, and every way out of guest code as one value.
+
+``run`` executes guest instructions until a number of them were started, somebody calls ``stop``,
+or the CPU halts. Traps come to ``on_trap`` (and SYSCALL, the hot one, to ``on_syscall`` without a
+``Trap`` being made); a handler may change any CPU state and memory, and the guest goes on with it.
+There is no delivery through the guest's IDT: whoever owns the machine decides what a trap means.
+
+Time is virtual: ``position`` counts instructions started since the machine was made (a faulting
+attempt counts one, its repetition another, each iteration of REP one). It is exact, it is the
+machine's only clock, and RDTSC reads it.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+
+from emu.coherence import Coherence
+from emu.cpu import CODE64, CS, DATA, DS, ES, FS, GS, RAX, RBX, RCX, RDX, RIP, SS, Cpu
+from emu.engine import Engine
+from emu.errors import MachineError
+from emu.memory import Memory
+from emu.trap import UD, Trap, TrapKind
+from emu.units import MA, VA
+
+CR0_BOOT = 0x8005_0033
+"""PG AM WP NE ET MP PE: paging with write protection, as every modern kernel sets it."""
+CR4_BOOT = 0x0001_0670
+"""FSGSBASE OSXMMEXCPT OSFXSR MCE PAE PSE."""
+EFER_BOOT = 0xD01
+"""NXE LMA LME SCE."""
+_MSR_EFER = 0xC000_0080
+_M32 = 0xFFFF_FFFF
+
+
+class Ending(Enum):
+    """Why ``run`` came back."""
+
+    BUDGET = "the instructions are used up"
+    STOPPED = "stop was called"
+    HALTED = "the CPU halted"
+
+
+CpuidResult = tuple[int, int, int, int]
+
+
+class Machine:
+    """One emulated computer with ``memory_size`` bytes of machine memory.
+
+    The CPU starts in 64-bit mode at privilege 0 with paging on and CR3 = 0: load tables, set
+    ``cpu.cr3`` and call ``enter``.
+
+    Raises:
+        MachineError: the memory size is not possible.
+        UnsupportedEngineError: the installed Unicorn is not one that was tested.
+    """
+
+    def __init__(self, memory_size: int) -> None:
+        self.memory = Memory(memory_size)
+        self._engine = Engine(self.memory)
+        self.cpu = Cpu(self._engine)
+        self.coherence = Coherence(self._engine)
+        self.on_trap: Callable[[Trap], None] = self._no_handler
+        self.on_syscall: Callable[[], None] = self._syscall_as_trap
+        self.on_cpuid: Callable[[int, int], CpuidResult | None] = lambda leaf, subleaf: None
+        self.on_tsc: Callable[[], int] = lambda: self.position
+        self._cell = self._engine.cell
+        self._base = 0
+        self._budget = 0
+        self._stop_asked = False
+        calls = self._engine.callbacks
+        calls.interrupt = self._interrupt
+        calls.invalid = self._invalid
+        calls.syscall = self._syscall
+        calls.sysenter = self._sysenter
+        calls.port = self._port
+        calls.cpuid = self._cpuid
+        calls.rdtsc = self._rdtsc
+        self.cpu.cr4 = CR4_BOOT
+        self.cpu.write_msr(_MSR_EFER, EFER_BOOT)
+        self.cpu.cr0 = CR0_BOOT
+        self.flat64(cpl=0, code_selector=0x08, data_selector=0x10)
+
+    def flat64(self, cpl: int, code_selector: int, data_selector: int) -> None:
+        """Flat 64-bit segments of privilege ``cpl`` in all registers; FS and GS null, base 0."""
+        dpl = (cpl << 13) | ~(3 << 13)
+        cpu = self.cpu
+        cpu.load_segment(CS, code_selector, CODE64 & dpl)
+        for segment in (SS, DS, ES):
+            cpu.load_segment(segment, data_selector, DATA & dpl)
+        for segment in (FS, GS):
+            cpu.load_segment(segment, 0, DATA & dpl)
+        cpu.sync_mode()
+
+    # -- running ---------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Instructions started since the machine was made, the one in hand included."""
+        left = self._cell[0]
+        return self._base + self._budget - (left if left > 0 else 0)
+
+    def run(self, instructions: int) -> Ending:
+        """Run guest code from the CPU's RIP for at most ``instructions``.
+
+        Raises:
+            MachineError: guest code reached outside machine memory.
+            Exception: whatever a handler raised.
+        """
+        if instructions <= 0:
+            raise MachineError(f"a run of {instructions} instructions")
+        if self.coherence.pending:
+            self.coherence.settle()
+        self._stop_asked = False
+        self._budget = instructions
+        try:
+            self._engine.run(self.cpu.words[RIP], instructions)
+        finally:
+            used_up = self._cell[0] < 0
+            self._base = self.position
+            self._budget = 0
+            self._cell[0] = 0
+        if self._stop_asked:
+            return Ending.STOPPED
+        return Ending.BUDGET if used_up else Ending.HALTED
+
+    def stop(self) -> None:
+        """From a handler: come back from ``run`` when the handler is done."""
+        self._stop_asked = True
+        self._engine.stop()
+
+    def step(self) -> Ending:
+        """Run one instruction."""
+        return self.run(1)
+
+    def load(self, address: MA, data: bytes) -> None:
+        """Copy bytes into machine memory, code included.
+
+        Raises:
+            MachineError: some of it falls outside machine memory.
+        """
+        if not self.memory.holds(address, len(data)):
+            raise MachineError(f"{len(data)} bytes at {address:#x} are outside machine memory")
+        self.memory.bytes[address : address + len(data)] = data
+        self._engine.wrote(address, address + len(data))
+
+    # -- traps -----------------------------------------------------------------------------
+
+    def _no_handler(self, trap: Trap) -> None:
+        raise MachineError(f"{trap}: nobody handles traps of this machine")
+
+    def _interrupt(self, vector: int) -> None:
+        cpu = self.cpu
+        rip = cpu.rip
+        if cpu.exception_is_int:
+            trap = Trap(TrapKind.SOFTWARE_INTERRUPT, vector, 0, VA(0), rip, rip, self.position)
+        else:
+            address = cpu.cr2 if vector == 14 else VA(0)
+            trap = Trap(
+                TrapKind.EXCEPTION, vector, cpu.error_code, address, rip, rip, self.position
+            )
+        self.on_trap(trap)
+        if self.coherence.pending:
+            self.coherence.settle()
+
+    def _invalid(self) -> None:
+        rip = self.cpu.rip
+        self.on_trap(Trap(TrapKind.EXCEPTION, UD, 0, VA(0), rip, rip, self.position))
+        if self.coherence.pending:
+            self.coherence.settle()
+
+    def _syscall(self) -> None:
+        self.on_syscall()
+        if self.coherence.pending:
+            self.coherence.settle()
+
+    def _syscall_as_trap(self) -> None:
+        rip = self.cpu.rip
+        self.on_trap(Trap(TrapKind.SYSCALL, -1, 0, VA(0), rip, rip, self.position))
+
+    def _sysenter(self) -> None:
+        rip = self.cpu.rip
+        self.on_trap(Trap(TrapKind.SYSENTER, -1, 0, VA(0), rip, rip, self.position))
+        if self.coherence.pending:
+            self.coherence.settle()
+
+    def _port(self, port: int, size: int, is_in: bool) -> None:
+        rip = self.cpu.rip
+        kind = TrapKind.PORT_IO
+        self.on_trap(Trap(kind, -1, size | is_in << 8, VA(port), rip, rip, self.position))
+        if self.coherence.pending:
+            self.coherence.settle()
+
+    def _cpuid(self) -> bool:
+        words = self.cpu.words
+        result = self.on_cpuid(words[RAX] & _M32, words[RCX] & _M32)
+        if result is None:
+            return False
+        words[RAX], words[RBX], words[RCX], words[RDX] = (value & _M32 for value in result)
+        return True
+
+    def _rdtsc(self) -> None:
+        now = self.on_tsc()
+        self.cpu.words[RAX] = now & _M32
+        self.cpu.words[RDX] = (now >> 32) & _M32
