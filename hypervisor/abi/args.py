@@ -263,7 +263,7 @@ class CallbackUnregister(Record):
     """Argument of CALLBACKOP_unregister."""
 
     type: U16
-    unused: U16
+    _unused: U16
 
 
 @record("xennmi_callback", "nmi.h")
@@ -401,7 +401,7 @@ class EvtchnInitControl(Record):
     offset: U32
     vcpu: U32
     link_bits: U8
-    pad: Annotated[Ints, 7, U8]
+    _pad: Annotated[Ints, 7, U8]
 
 
 # --- physical devices (physdev.h) ---

@@ -190,21 +190,21 @@ class CpuUserRegs64(Record):
     entry_vector: U32
     rip: U64
     cs: U16
-    pad0: Annotated[Ints, 1, U16]
+    _pad0: Annotated[Ints, 1, U16]
     saved_upcall_mask: U8
-    pad1: Annotated[Ints, 3, U8]
+    _pad1: Annotated[Ints, 3, U8]
     rflags: U64
     rsp: U64
     ss: U16
-    pad2: Annotated[Ints, 3, U16]
+    _pad2: Annotated[Ints, 3, U16]
     es: U16
-    pad3: Annotated[Ints, 3, U16]
+    _pad3: Annotated[Ints, 3, U16]
     ds: U16
-    pad4: Annotated[Ints, 3, U16]
+    _pad4: Annotated[Ints, 3, U16]
     fs: U16
-    pad5: Annotated[Ints, 3, U16]
+    _pad5: Annotated[Ints, 3, U16]
     gs: U16
-    pad6: Annotated[Ints, 3, U16]
+    _pad6: Annotated[Ints, 3, U16]
 
 
 @record("cpu_user_regs", "arch-x86/xen-x86_32.h")
@@ -223,19 +223,19 @@ class CpuUserRegs32(Record):
     eip: U32
     cs: U16
     saved_upcall_mask: U8
-    pad0: U8
+    _pad0: U8
     eflags: U32
     esp: U32
     ss: U16
-    pad1: U16
+    _pad1: U16
     es: U16
-    pad2: U16
+    _pad2: U16
     ds: U16
-    pad3: U16
+    _pad3: U16
     fs: U16
-    pad4: U16
+    _pad4: U16
     gs: U16
-    pad5: U16
+    _pad5: U16
 
 
 @record("vcpu_guest_context", "xen.h")
