@@ -1,11 +1,11 @@
 """The Xen public ABI, in one place: numbers, errors, structures, ELF notes.
 
-``numbers``  hypercalls and their sub-operations, one enumeration per family
+``numbers``  hypercalls and their sub-operations, one enumeration per family; ``devices`` likewise
 ``errno``    Xen's error numbers
 ``layout``   reserved addresses, selectors and array bounds
 ``record``   how structures are declared; their 64-bit layout and 32-bit PAE twin
 ``structs``  structures in shared memory and the saved vCPU
-``args``     structures that hypercalls take and give
+``args``     structures that hypercalls take and give; ``args_io`` those for events and devices
 ``elfnote``  the notes of a guest kernel
 
 Import from here. Facts come from Xen's public headers, and tests/hypervisor/test_abi.py compares
@@ -16,6 +16,34 @@ from hypervisor.abi.args import (
     AddToPhysmap,
     CallbackRegister,
     CallbackUnregister,
+    ForeignMemoryMap,
+    MachphysMapping,
+    MachphysMfnList,
+    MemoryDomain,
+    MemoryExchange,
+    MemoryMap,
+    MemoryReservation,
+    MmuExtArg1,
+    MmuExtArg2,
+    MmuExtOp,
+    MmuUpdateReq,
+    MulticallEntry,
+    RemoveFromPhysmap,
+    SchedPoll,
+    SchedRemoteShutdown,
+    SchedShutdown,
+    SchedWatchdog,
+    ShareReq,
+    VcpuGetPhysid,
+    VcpuRegisterRunstateMemoryArea,
+    VcpuRegisterTimeMemoryArea,
+    VcpuRegisterVcpuInfo,
+    VcpuSetPeriodicTimer,
+    VcpuSetSingleshotTimer,
+    XenCallback32,
+    XennmiCallback,
+)
+from hypervisor.abi.args_io import (
     CompileInfo,
     EvtchnAllocUnbound,
     EvtchnBindInterdomain,
@@ -33,7 +61,6 @@ from hypervisor.abi.args import (
     EvtchnStatusUnbound,
     EvtchnUnmask,
     FeatureInfo,
-    ForeignMemoryMap,
     GnttabCopy,
     GnttabCopyPtr,
     GnttabCopyPtrU,
@@ -43,36 +70,20 @@ from hypervisor.abi.args import (
     GnttabSetupTable,
     GnttabSetVersion,
     GnttabUnmapGrantRef,
-    MachphysMapping,
-    MachphysMfnList,
-    MemoryDomain,
-    MemoryExchange,
-    MemoryMap,
-    MemoryReservation,
-    MmuExtArg1,
-    MmuExtArg2,
-    MmuExtOp,
-    MmuUpdateReq,
-    MulticallEntry,
     PhysdevEoi,
     PhysdevIrqStatusQuery,
     PhysdevSetIobitmap,
     PhysdevSetIopl,
     PlatformParameters,
-    RemoveFromPhysmap,
-    SchedPoll,
-    SchedRemoteShutdown,
-    SchedShutdown,
-    SchedWatchdog,
-    ShareReq,
-    VcpuGetPhysid,
-    VcpuRegisterRunstateMemoryArea,
-    VcpuRegisterTimeMemoryArea,
-    VcpuRegisterVcpuInfo,
-    VcpuSetPeriodicTimer,
-    VcpuSetSingleshotTimer,
-    XenCallback32,
-    XennmiCallback,
+)
+from hypervisor.abi.devices import (
+    GntCopy,
+    GntMap,
+    GntSt,
+    GnttabOp,
+    Gtf,
+    PhysdevOp,
+    XenStore,
 )
 from hypervisor.abi.elfnote import (
     NOTE_NAME,
@@ -133,15 +144,9 @@ from hypervisor.abi.numbers import (
     DomId,
     EvtchnOp,
     EvtchnStat,
-    GntCopy,
-    GntMap,
-    GntSt,
-    GnttabOp,
-    Gtf,
     Hypercall,
     MmuExt,
     MmuUpdate,
-    PhysdevOp,
     RunState,
     SchedOp,
     SegBase,
@@ -159,7 +164,6 @@ from hypervisor.abi.numbers import (
     XenMem,
     XenMemF,
     XenNmi,
-    XenStore,
     XenVer,
     name_of,
     xen_name,
