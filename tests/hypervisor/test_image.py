@@ -226,6 +226,12 @@ def test_unknown_and_array_notes_are_kept():
     assert image.notes["0x77"] == b"abc"
 
 
+def test_a_note_that_does_not_fit_ends_the_list():
+    cut = note(ElfNote.GUEST_VERSION, b"1.2.3.4.5.6.7.8")[:-8]
+    image = parse_image(elf(notes_blob=notes() + cut), "toy.elf")
+    assert "GUEST_VERSION" not in image.notes
+
+
 def test_init_p2m():
     blob = notes(INIT_P2M=0x8000000000)
     assert parse_image(elf(notes_blob=blob), "toy.elf").init_p2m == 0x8000000000
