@@ -1,0 +1,100 @@
+"""From SYSCALL to the function that answers, and back: the hottest path of the hypervisor.
+
+A guest kernel's SYSCALL is a hypercall: number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9,
+result in RAX; RCX and R11 are RIP and RFLAGS, as the instruction itself would leave them. A user
+process's SYSCALL goes to the callback that its kernel registered (``hypervisor.traps``).
+
+``multicall`` is here too, because it is dispatch: each entry is one hypercall.
+
+Source: xen.h (multicall_entry), arch-x86/xen-x86_64.h (registers of a hypercall).
+"""
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from emu.cpu import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RIP, RSI
+from hypervisor.abi import Errno, Hypercall
+from hypervisor.domain import Domain
+from hypervisor.errors import GuestFault
+from hypervisor.hypercalls import HYPERCALLS
+from hypervisor.hypercalls.registry import hypercall
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+_M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)
+_ENOSYS: Final = -int(Errno.ENOSYS)
+_EFAULT: Final = -int(Errno.EFAULT)
+_MULTICALL: Final = struct.Struct("<8Q")
+_RESULT_OFFSET: Final = 8
+MAX_MULTICALL: Final = 1 << 16
+"""Entries of one multicall; beyond it the caller gets -E2BIG (bounded work for one call)."""
+
+
+class Dispatcher:
+    """Answers SYSCALL; ``hv.current`` is who asked."""
+
+    def __init__(self, hv: "Hypervisor") -> None:
+        self._hv = hv
+        self._cpu = hv.machine.cpu
+        self._words = hv.machine.cpu.words
+
+    def on_syscall(self) -> None:
+        """The machine's ``on_syscall``; RIP is already behind the instruction."""
+        hv = self._hv
+        domain = hv.current
+        words = self._words
+        words[RCX] = words[RIP]
+        words[R11] = self._cpu.flags
+        if not domain.kernel_mode:
+            hv.traps.syscall_from_user(domain)
+            return
+        number = words[RAX]
+        result = self.invoke(domain, number, [words[register] for register in _ARGUMENTS])
+        if result is not None:
+            words[RAX] = result & _M64
+        hv.leave(domain)
+
+    def invoke(self, domain: Domain, number: int, arguments: list[int]) -> int | None:
+        """Run one hypercall of ``domain`` and count it.
+
+        Returns what goes into RAX, or None if the guest goes on elsewhere.
+        """
+        hv = self._hv
+        entry = HYPERCALLS.get(number)
+        domain.counters["hypercalls"] += 1
+        if entry is None:
+            hv.observe(domain, f"hypercall {number}", _ENOSYS)
+            return _ENOSYS
+        try:
+            result = entry.function(hv, domain, *arguments[: entry.arguments])
+        except GuestFault:
+            result = _EFAULT
+        hv.observe(domain, entry.name, result, arguments)
+        return result
+
+
+@hypercall(Hypercall.multicall, 2)
+def multicall(hv: "Hypervisor", domain: Domain, calls: int, count: int) -> int | None:
+    """Run ``count`` hypercalls whose numbers, arguments and results lie in memory.
+
+    Stops, and is done, when an entry leaves the caller elsewhere (``iret``) or ends the domain.
+    A nested multicall answers -EINVAL.
+    """
+    count &= 0xFFFF_FFFF
+    if count > MAX_MULTICALL:
+        return -int(Errno.E2BIG)
+    for i in range(count):
+        at = calls + i * _MULTICALL.size
+        number, _, *arguments = _MULTICALL.unpack(hv.guest.read(domain, at, _MULTICALL.size))
+        if number == Hypercall.multicall:
+            result: int | None = -int(Errno.EINVAL)
+        else:
+            result = hv.dispatch.invoke(domain, number, arguments)
+        if result is None:
+            return None
+        hv.guest.write(domain, at + _RESULT_OFFSET, struct.pack("<q", result))
+        if domain.exit is not None or not domain.kernel_mode:
+            break
+    return 0

@@ -1,0 +1,146 @@
+"""A domain: a guest with one vCPU, its frames, its tables and what it asked the hypervisor for.
+
+Plain state; what may be done with it is in the module of each idea (paging, sharing, traps,
+events, scheduler). Everything that a guest put in here is checked where it is used.
+"""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from emu.units import MFN, VA
+
+if TYPE_CHECKING:
+    from hypervisor.console import Console
+
+NO_FRAME = MFN(0)
+"""Frame 0 is the hypervisor's, so that it can stand for "none"."""
+
+
+class State(Enum):
+    """Where a domain is in its life."""
+
+    RUNNABLE = "runnable"
+    BLOCKED = "blocked"
+    PAUSED = "paused"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a domain ended.
+
+    ``reason``: ``poweroff``, ``reboot``, ``suspend``, ``crash``, ``watchdog``, ``soft_reset``
+    (SHUTDOWN_*), ``destroyed`` or ``limit``. ``code``: what the guest reported, 0 for success.
+    ``report``: the crash report, empty if there was no crash.
+    """
+
+    reason: str
+    code: int = 0
+    report: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrapEntry:
+    """One entry of the guest's virtual IDT (Xen's ``trap_info``)."""
+
+    cs: int
+    address: VA
+    dpl: int
+    masks_events: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """An entry point that the guest registered with ``callback_op``."""
+
+    address: VA
+    masks_events: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One of a domain's last traps and hypercalls, for the crash report."""
+
+    position: int
+    what: str
+    result: int | None = None
+    """What a hypercall answered; None for a trap."""
+
+
+@dataclass
+class Domain:
+    """One domain. Frames are MFNs, addresses bytes, times nanoseconds of virtual time."""
+
+    id: int
+    name: str
+    max_pages: int
+    console: "Console"
+    privileged: bool = False
+    group: int = 0
+    """Sharing group: frames are merged only within one."""
+    width: int = 64
+
+    # memory
+    pages: int = 0
+    """Frames that it owns and that count (``ALLOCATED``)."""
+    shared: dict[MFN, int] = field(default_factory=dict)
+    """Shared frames that its tables map: how many entries each."""
+    shared_mappings: int = 0
+    """Sum of ``shared``."""
+    table: MFN = NO_FRAME
+    """Top-level table of the kernel (NEW_BASEPTR)."""
+    user_table: MFN = NO_FRAME
+    """Top-level table of user mode (NEW_USER_BASEPTR)."""
+    shared_info: MFN = NO_FRAME
+    window: MFN = NO_FRAME
+    """L3 table of its per-domain slot (GDT and LDT window), then its L2 and L1."""
+    window_l2: MFN = NO_FRAME
+    window_l1: MFN = NO_FRAME
+
+    # CPU
+    state: State = State.PAUSED
+    exit: Exit | None = None
+    saved: bytes = b""
+    """CPU state while another domain runs."""
+    kernel_mode: bool = True
+    trap_table: dict[int, TrapEntry] = field(default_factory=dict)
+    event_callback: Callback | None = None
+    failsafe_callback: Callback | None = None
+    syscall_callback: Callback | None = None
+    kernel_ss: int = 0
+    kernel_sp: VA = VA(0)
+    gdt_frames: tuple[MFN, ...] = ()
+    gdt_entries: int = 0
+    ldt_base: VA = VA(0)
+    ldt_entries: int = 0
+    iopl: int = 0
+    """Virtual I/O privilege level, 0..3."""
+    cr0_ts: bool = False
+    debug_registers: list[int] = field(default_factory=lambda: [0] * 8)
+    fs_base: int = 0
+    gs_base_user: int = 0
+    vm_assist: int = 0
+
+    # events and time
+    timer_deadline: int | None = None
+    polling: tuple[int, ...] = ()
+    """Ports whose arrival wakes the domain from SCHEDOP_poll."""
+    instructions: int = 0
+    """Guest instructions that it has started."""
+
+    # evidence
+    counters: Counter[str] = field(default_factory=Counter)
+    recent: deque[Happening] = field(default_factory=lambda: deque(maxlen=16))
+
+    def __hash__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def label(self) -> str:
+        """``d3 share`` and the like, for messages."""
+        return f"d{self.id} {self.name}"

@@ -1,0 +1,28 @@
+"""Errors of the hypervisor, below the one root in ``emu.errors``.
+
+What a guest does wrong is never one of these: it gets an errno or a fault. These are for the
+person at the command line, and for bugs of the hypervisor itself.
+"""
+
+from emu.errors import CowbirdError
+
+
+class HypervisorError(CowbirdError):
+    """An invariant of the hypervisor is broken: a bug here, never a guest's doing."""
+
+
+class DomainError(CowbirdError):
+    """A domain cannot be built or found as asked."""
+
+
+class OutOfFrames(CowbirdError):
+    """Machine memory is used up. ``wanted`` and ``free`` are frames."""
+
+    def __init__(self, wanted: int, free: int) -> None:
+        super().__init__(f"machine memory is used up: {wanted} frames wanted, {free} free")
+        self.wanted = wanted
+        self.free = free
+
+
+class GuestFault(Exception):  # noqa: N818 - it carries an errno to a hypercall's return value
+    """A guest pointer did not hold; hypercall code lets it rise and the guest gets ``-EFAULT``."""

@@ -1,0 +1,181 @@
+"""The frame table: what every frame of the machine is, who owns it and how often it is referred to.
+
+One row per frame, in typed columns (a million frames are a 4 GiB machine):
+
+``owner``       domain id; ``DomId.XEN`` the hypervisor, ``DomId.COW`` shared, ``FREE`` nobody
+``type``        ``PageType``; means something only while ``type_count`` > 0
+``type_count``  references that need the frame to be of that type
+``refs``        references that can be enumerated: present entries of validated tables, pins, base
+                pointers, descriptor tables
+``flags``       ``VALIDATED`` (a page table whose entries hold references), ``PINNED``,
+                ``ALLOCATED`` (counts as one of the owner's pages), ``XEN_HEAP`` (the hypervisor's
+                own page that the owner may map: shared_info)
+
+Types are mutually exclusive while the count is not 0: that is the whole of Xen's memory safety.
+A frame goes back to the free list when it is no longer allocated and nothing refers to it.
+
+The machine-to-physical table (M2P) is a guest-readable array in hypervisor frames, one 64-bit PFN
+per frame, all ones where there is none.
+
+Source: Xen's asm-x86/mm.h (struct page_info) for the model; Xen keeps the same facts in one word.
+"""
+
+from array import array
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from emu import Machine
+from emu.units import ENTRIES, MFN, PFN
+from hypervisor.abi import DomId
+from hypervisor.errors import OutOfFrames
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FREE: Final = 0xFFFF
+"""Owner of a frame on the free list."""
+INVALID_M2P: Final = (1 << 64) - 1
+
+VALIDATED: Final = 1
+PINNED: Final = 2
+ALLOCATED: Final = 4
+XEN_HEAP: Final = 8
+
+
+class PageType(IntEnum):
+    """What a frame is used as. L1..L4 equal their level."""
+
+    NONE = 0
+    L1 = 1
+    L2 = 2
+    L3 = 3
+    L4 = 4
+    SEG_DESC = 5
+    WRITABLE = 6
+    SHARED = 7
+
+
+class FrameTable:
+    """Rows of all frames, and the allocator over them.
+
+    The hypervisor's own frames lie at the bottom of machine memory; domains are given frames from
+    the top downwards, so that an MFN and the PFN it stands for differ.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._memory = machine.memory
+        total = machine.memory.frames
+        self.total = total
+        self.owner = array("H", bytes(2 * total))
+        self.type = bytearray(total)
+        self.type_count = array("I", bytes(4 * total))
+        self.refs = array("I", bytes(4 * total))
+        self.flags = bytearray(total)
+        self.linear = array("i", bytes(4 * total))
+        """Linear mappings: how many entries of this table map a table of its own level (> 0), or
+        how many such entries of other tables map this one (< 0). Never both, as in Xen, so that
+        dropping a table never recurses through a chain of them."""
+        self.owner_column: NDArray[np.uint16] = np.frombuffer(self.owner, dtype=np.uint16)
+        self.type_column: NDArray[np.uint8] = np.frombuffer(self.type, dtype=np.uint8)
+        self.type_count_column: NDArray[np.uint32] = np.frombuffer(
+            self.type_count, dtype=np.uint32
+        )
+        self.refs_column: NDArray[np.uint32] = np.frombuffer(self.refs, dtype=np.uint32)
+        self.flags_column: NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
+        m2p_frames = (total * 8 + 4095) // 4096
+        self.m2p_frames: tuple[MFN, ...] = tuple(MFN(1 + i) for i in range(m2p_frames))
+        self._next_reserved = 1 + m2p_frames
+        self.owner_column[:] = FREE
+        self.owner_column[: self._next_reserved] = DomId.XEN
+        first_word = self.m2p_frames[0] * ENTRIES
+        self._m2p = machine.memory.words[first_word : first_word + total]
+        self.m2p_column: NDArray[np.uint64] = machine.memory.array.reshape(-1)[
+            first_word : first_word + total
+        ]
+        self.m2p_column[:] = INVALID_M2P
+        self._free: list[int] = list(range(self._next_reserved, total))
+        self.shared = 0
+        """Frames owned by ``DomId.COW``."""
+
+    # -- allocation ------------------------------------------------------------------------
+
+    @property
+    def free(self) -> int:
+        """Number of free frames."""
+        return len(self._free)
+
+    def allocate(self, owner: int, flags: int = ALLOCATED) -> MFN:
+        """One zeroed frame for ``owner``.
+
+        Raises:
+            OutOfFrames: machine memory is used up.
+        """
+        if not self._free:
+            raise OutOfFrames(1, 0)
+        mfn = self._free.pop()
+        self.owner[mfn] = owner
+        self.flags[mfn] = flags
+        return MFN(mfn)
+
+    def allocate_many(self, count: int, owner: int, flags: int = ALLOCATED) -> list[MFN]:
+        """``count`` zeroed frames for ``owner``, all or none.
+
+        Raises:
+            OutOfFrames: fewer are free.
+        """
+        free = self._free
+        if count > len(free):
+            raise OutOfFrames(count, len(free))
+        if count == 0:
+            return []
+        taken = free[-count:]
+        taken.reverse()
+        del free[-count:]
+        index = np.array(taken)
+        self.owner_column[index] = owner
+        self.flags_column[index] = flags
+        return [MFN(mfn) for mfn in taken]
+
+    def release(self, mfn: MFN) -> None:
+        """Put a frame that nothing refers to on the free list, scrubbed.
+
+        Scrubbed means zeroed, and no translated code is left from it: contents and code of one
+        domain never reach the next.
+        """
+        self._memory.zero_frame(mfn)
+        self._machine.coherence.wrote(mfn)
+        self.owner[mfn] = FREE
+        self.flags[mfn] = 0
+        self.type[mfn] = PageType.NONE
+        self._m2p[mfn] = INVALID_M2P
+        self._free.append(mfn)
+
+    def hypervisor_frame(self) -> MFN:
+        """A zeroed frame for the hypervisor's own use.
+
+        Raises:
+            OutOfFrames: machine memory is used up.
+        """
+        return self.allocate(DomId.XEN, 0)
+
+    # -- questions -------------------------------------------------------------------------
+
+    def exists(self, mfn: int) -> bool:
+        """True if machine memory has this frame."""
+        return 0 <= mfn < self.total
+
+    def owned_by(self, domain: int) -> "NDArray[np.intp]":
+        """MFNs that count as pages of ``domain``, ascending."""
+        mine = (self.owner_column == domain) & ((self.flags_column & ALLOCATED) != 0)
+        return np.flatnonzero(mine)
+
+    def m2p(self, mfn: MFN) -> PFN:
+        """The owner's PFN of a frame, or ``INVALID_M2P``."""
+        return PFN(self._m2p[mfn])
+
+    def set_m2p(self, mfn: MFN, pfn: int) -> None:
+        """Say which PFN of its owner a frame is (the guest's claim; nothing trusts it)."""
+        self._m2p[mfn] = pfn & INVALID_M2P

@@ -1,0 +1,363 @@
+"""Page-table hypercalls: ``update_va_mapping``, ``mmu_update``, ``mmuext_op``.
+
+They check their arguments here; what an update means is in ``hypervisor.paging``. All of them may
+name another domain's frames or tables, which only a privileged caller may do.
+
+Source: xen.h (MMU_*, MMUEXT_*, UVMF_*, DOMID_*).
+"""
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA
+from hypervisor.abi import (
+    HYPERVISOR_VIRT_END,
+    HYPERVISOR_VIRT_START,
+    DomId,
+    Errno,
+    Hypercall,
+    MmuExt,
+    MmuUpdate,
+    Uvmf,
+)
+from hypervisor.domain import NO_FRAME, Domain
+from hypervisor.errors import GuestFault
+from hypervisor.frames import FrameTable, PageType
+from hypervisor.hypercalls.registry import hypercall
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+_UPDATE: Final = struct.Struct("<QQ")
+_EXT: Final = struct.Struct("<I4xQQ")
+_EINVAL: Final = -int(Errno.EINVAL)
+_EPERM: Final = -int(Errno.EPERM)
+_ESRCH: Final = -int(Errno.ESRCH)
+_ENOSYS: Final = -int(Errno.ENOSYS)
+_PREEMPTED: Final = 1 << 31
+"""MMU_UPDATE_PREEMPTED: a continuation's mark in ``count``, which no guest may set."""
+MAX_BATCH: Final = 1 << 20
+"""Requests of one call; beyond it the caller gets -E2BIG."""
+_VCPUS: Final = 1
+
+
+# -- arguments ---------------------------------------------------------------------------------
+
+
+def foreign(hv: "Hypervisor", domain: Domain, domid: int) -> Domain | int:
+    """The domain that ``domid`` names as seen by ``domain``, or -ESRCH / -EPERM."""
+    if domid in (DomId.SELF, domain.id):
+        return domain
+    other = hv.domains.get(domid)
+    if other is None or other.exit is not None:
+        return _ESRCH
+    return other if domain.privileged else _EPERM
+
+
+def flush_as_asked(hv: "Hypervisor", domain: Domain, va: VA, flags: int) -> int:
+    """What UVMF_* asks for. There is one CPU, so which CPUs are named makes no difference.
+
+    Returns 0, or -EFAULT if the flags hold a pointer to a CPU set that cannot be read.
+    """
+    kind = flags & Uvmf.FLUSHTYPE_MASK
+    if kind == Uvmf.NONE:
+        return 0
+    pointer = flags & ~int(Uvmf.FLUSHTYPE_MASK)
+    if pointer not in (Uvmf.LOCAL, Uvmf.ALL):
+        hv.guest.read(domain, pointer, (_VCPUS + 7) // 8)
+    if kind == Uvmf.TLB_FLUSH:
+        hv.machine.coherence.flush()
+    elif kind == Uvmf.INVLPG:
+        hv.machine.coherence.flush_page(va)
+    return 0
+
+
+# -- update_va_mapping -------------------------------------------------------------------------
+
+
+def _update_va(
+    hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int, owner: Domain | None
+) -> int:
+    found = hv.paging.find_l1(domain, va)
+    if found is None:
+        return _EINVAL
+    table, index, only = found
+    answer = hv.paging.update_entry(
+        table, index, entry, domain, owner=owner, va=VA(va) if only else None
+    )
+    if flags and not answer:
+        return flush_as_asked(hv, domain, VA(va), flags)
+    return answer
+
+
+@hypercall(Hypercall.update_va_mapping, 3)
+def update_va_mapping(hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int) -> int:
+    """Change the L1 entry that maps ``va`` in the current address space."""
+    return _update_va(hv, domain, va, entry, flags, None)
+
+
+@hypercall(Hypercall.update_va_mapping_otherdomain, 4)
+def update_va_mapping_otherdomain(
+    hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int, domid: int
+) -> int:
+    """The same, mapping a frame of another domain; for a privileged caller."""
+    owner = foreign(hv, domain, domid & 0xFFFF)
+    if isinstance(owner, int):
+        return owner
+    return _update_va(hv, domain, va, entry, flags, owner)
+
+
+# -- mmu_update --------------------------------------------------------------------------------
+
+
+def _batch_count(count: int, done: int, hv: "Hypervisor", domain: Domain) -> int:
+    """The number of requests, or a negative errno; ``done`` is checked to be writable."""
+    count &= 0xFFFF_FFFF
+    if count & _PREEMPTED:
+        return _EINVAL
+    if count > MAX_BATCH:
+        return -int(Errno.E2BIG)
+    if done:
+        hv.guest.translate(domain, done, write=True)
+    return count
+
+
+@hypercall(Hypercall.mmu_update, 4)
+def mmu_update(
+    hv: "Hypervisor", domain: Domain, reqs: int, count: int, done: int, domid: int
+) -> int:
+    """Apply ``count`` updates; stops at the first that fails. ``*done``: how many succeeded."""
+    number = _batch_count(count, done, hv, domain)
+    if number < 0:
+        return number
+    tables = foreign(hv, domain, (domid >> 16 & 0xFFFF) - 1) if domid >> 16 & 0xFFFF else domain
+    if isinstance(tables, int):
+        return tables
+    frames_of = foreign(hv, domain, domid & 0xFFFF)
+    if isinstance(frames_of, int):
+        return frames_of
+    answer = 0
+    succeeded = 0
+    try:
+        for i in range(number):
+            raw = hv.guest.read(domain, reqs + i * _UPDATE.size, _UPDATE.size)
+            ptr, value = _UPDATE.unpack(raw)
+            answer = _one_update(hv, tables, frames_of, ptr, value)
+            if answer:
+                break
+            succeeded += 1
+    finally:
+        if done:
+            hv.guest.write(domain, done, struct.pack("<I", succeeded))
+    return answer
+
+
+def _one_update(hv: "Hypervisor", tables: Domain, owner: Domain, ptr: int, value: int) -> int:
+    command = ptr & 3
+    if command == MmuUpdate.MACHPHYS_UPDATE:
+        mfn = ptr >> PAGE_SHIFT
+        if not hv.frames.exists(mfn) or hv.frames.owner[mfn] != owner.id:
+            return _EINVAL
+        hv.frames.set_m2p(MFN(mfn), value)
+        return 0
+    mfn = ptr >> PAGE_SHIFT
+    frames = hv.frames
+    if not frames.exists(mfn) or frames.owner[mfn] != tables.id:
+        return _EINVAL
+    if ptr & 4:
+        return _EINVAL  # entries are 8 bytes; Xen reads the low 2 bits as the command only
+    index = (ptr & PAGE_MASK) >> 3
+    if frames.type_count[mfn] and frames.type[mfn] <= PageType.L4:
+        return hv.paging.update_entry(
+            MFN(mfn),
+            index,
+            value,
+            tables,
+            owner=owner,
+            preserve_ad=command == MmuUpdate.PT_UPDATE_PRESERVE_AD,
+        )
+    if frames.type_count[mfn] and frames.type[mfn] != PageType.WRITABLE:
+        return _EINVAL
+    # An ordinary page of the caller's: a plain store, as Xen does it.
+    hv.machine.memory.words[(mfn << PAGE_SHIFT | index << 3) >> 3] = value
+    hv.machine.coherence.wrote(MFN(mfn))
+    return 0
+
+
+# -- mmuext_op ---------------------------------------------------------------------------------
+
+
+@hypercall(Hypercall.mmuext_op, 4)
+def mmuext_op(
+    hv: "Hypervisor", domain: Domain, ops: int, count: int, done: int, domid: int
+) -> int:
+    """Apply ``count`` extended operations; stops at the first that fails, as ``mmu_update``."""
+    number = _batch_count(count, done, hv, domain)
+    if number < 0:
+        return number
+    owner = foreign(hv, domain, domid & 0xFFFF)
+    if isinstance(owner, int):
+        return owner
+    answer = 0
+    succeeded = 0
+    try:
+        for i in range(number):
+            raw = hv.guest.read(domain, ops + i * _EXT.size, _EXT.size)
+            command, arg1, arg2 = _EXT.unpack(raw)
+            operation = _OPERATIONS.get(command)
+            answer = _ENOSYS if operation is None else operation(hv, domain, owner, arg1, arg2)
+            if answer:
+                break
+            succeeded += 1
+    finally:
+        if done:
+            hv.guest.write(domain, done, struct.pack("<I", succeeded))
+    return answer
+
+
+def _pin(level: int) -> "Operation":
+    def pin(hv: "Hypervisor", _domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+        return hv.paging.pin(mfn, level, owner)
+
+    return pin
+
+
+def _unpin(hv: "Hypervisor", _domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+    return hv.paging.unpin(mfn, owner)
+
+
+def _new_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    answer = hv.paging.get_table(mfn, PageType.L4, domain)
+    if answer:
+        return answer
+    old, domain.table = domain.table, MFN(mfn)
+    hv.load_address_space(domain)
+    hv.paging.put_table(old, domain)
+    return 0
+
+
+def _new_user_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    if mfn == domain.user_table:
+        return 0
+    if mfn:
+        answer = hv.paging.get_table(mfn, PageType.L4, domain)
+        if answer:
+            return answer
+    old, domain.user_table = domain.user_table, MFN(mfn)
+    hv.load_address_space(domain)
+    if old != NO_FRAME:
+        hv.paging.put_table(old, domain)
+    return 0
+
+
+def _flush(hv: "Hypervisor", domain: Domain, owner: Domain, _arg1: int, _arg2: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    hv.machine.coherence.flush()
+    return 0
+
+
+def _flush_multi(hv: "Hypervisor", domain: Domain, owner: Domain, arg1: int, mask: int) -> int:
+    answer = _read_mask(hv, domain, owner, mask)
+    return answer or _flush(hv, domain, owner, arg1, mask)
+
+
+def _invlpg(hv: "Hypervisor", domain: Domain, owner: Domain, va: int, _arg2: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    if not HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END:
+        hv.machine.coherence.flush_page(VA(va))
+    return 0
+
+
+def _invlpg_multi(hv: "Hypervisor", domain: Domain, owner: Domain, va: int, mask: int) -> int:
+    answer = _read_mask(hv, domain, owner, mask)
+    return answer or _invlpg(hv, domain, owner, va, mask)
+
+
+def _read_mask(hv: "Hypervisor", domain: Domain, owner: Domain, mask: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    try:
+        hv.guest.read(domain, mask, (_VCPUS + 7) // 8)
+    except GuestFault:
+        return _EINVAL
+    return 0
+
+
+def _flush_cache(_hv: "Hypervisor", domain: Domain, owner: Domain, _arg1: int, _arg2: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    return 0 if domain.privileged else -int(Errno.EACCES)
+
+
+def _set_ldt(hv: "Hypervisor", domain: Domain, owner: Domain, va: int, entries: int) -> int:
+    if owner is not domain:
+        return _EPERM
+    outside = HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END
+    if va & PAGE_MASK or outside or entries > 8192:
+        return _EINVAL
+    # An LDT with entries would have to be mapped and its descriptors checked: not offered yet.
+    return -int(Errno.EOPNOTSUPP) if entries else 0
+
+
+def _own_data_page(frames: FrameTable, owner: Domain, mfn: int) -> bool:
+    return (
+        frames.exists(mfn)
+        and frames.owner[mfn] == owner.id
+        and (not frames.type_count[mfn] or frames.type[mfn] == PageType.WRITABLE)
+    )
+
+
+def _clear_page(hv: "Hypervisor", _domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+    if not _own_data_page(hv.frames, owner, mfn):
+        return _EINVAL
+    hv.machine.memory.zero_frame(MFN(mfn))
+    hv.machine.coherence.wrote(MFN(mfn))
+    return 0
+
+
+def _copy_page(hv: "Hypervisor", _domain: Domain, owner: Domain, mfn: int, source: int) -> int:
+    frames = hv.frames
+    readable = frames.exists(source) and frames.owner[source] == owner.id
+    if not readable or not _own_data_page(frames, owner, mfn):
+        return _EINVAL
+    memory = hv.machine.memory
+    memory.frame(MFN(mfn))[:] = memory.frame_bytes(MFN(source))
+    hv.machine.coherence.wrote(MFN(mfn))
+    return 0
+
+
+def _unsupported(_hv: "Hypervisor", _domain: Domain, _owner: Domain, _arg1: int, _arg2: int) -> int:
+    return -int(Errno.EOPNOTSUPP)
+
+
+Operation = Callable[["Hypervisor", Domain, Domain, int, int], int]
+
+_OPERATIONS: dict[int, Operation] = {
+    MmuExt.PIN_L1_TABLE: _pin(1),
+    MmuExt.PIN_L2_TABLE: _pin(2),
+    MmuExt.PIN_L3_TABLE: _pin(3),
+    MmuExt.PIN_L4_TABLE: _pin(4),
+    MmuExt.UNPIN_TABLE: _unpin,
+    MmuExt.NEW_BASEPTR: _new_baseptr,
+    MmuExt.NEW_USER_BASEPTR: _new_user_baseptr,
+    MmuExt.TLB_FLUSH_LOCAL: _flush,
+    MmuExt.INVLPG_LOCAL: _invlpg,
+    MmuExt.TLB_FLUSH_MULTI: _flush_multi,
+    MmuExt.INVLPG_MULTI: _invlpg_multi,
+    MmuExt.TLB_FLUSH_ALL: _flush,
+    MmuExt.INVLPG_ALL: _invlpg,
+    MmuExt.FLUSH_CACHE: _flush_cache,
+    MmuExt.FLUSH_CACHE_GLOBAL: _flush_cache,
+    MmuExt.SET_LDT: _set_ldt,
+    MmuExt.CLEAR_PAGE: _clear_page,
+    MmuExt.COPY_PAGE: _copy_page,
+    MmuExt.MARK_SUPER: _unsupported,
+    MmuExt.UNMARK_SUPER: _unsupported,
+}

@@ -1,0 +1,222 @@
+"""The hypervisor: what there is once per machine, wired together, and the life of domains.
+
+Mechanisms live in their own modules; this one creates them, creates and destroys domains, switches
+the CPU between them, and is what a hypercall gets as ``hv``. Data flows one way: a trap comes in
+from the machine, ``dispatch`` or ``traps`` handles it on behalf of ``current``, and ``leave`` is
+the one way back into guest code.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from emu import Machine
+from emu.paging import PTE_A, PTE_NX, PTE_P, PTE_RW, PTE_US
+from emu.units import ENTRIES, MFN, PAGE_SHIFT
+from hypervisor.abi import L4_M2P_SLOT, DomId
+from hypervisor.console import Console
+from hypervisor.crash import crash_report
+from hypervisor.dispatch import Dispatcher
+from hypervisor.domain import NO_FRAME, Domain, Exit, Happening, State
+from hypervisor.errors import DomainError, HypervisorError
+from hypervisor.events import Events
+from hypervisor.frames import ALLOCATED, PINNED, XEN_HEAP, FrameTable
+from hypervisor.guestmem import GuestMemory
+from hypervisor.paging import Paging
+from hypervisor.scheduler import Scheduler
+from hypervisor.settings import Settings
+from hypervisor.sharing import Sharing
+from hypervisor.traps import Traps
+
+MAX_DOMAINS: Final = 0x7FF0 - 1
+_TABLE: Final = PTE_P | PTE_RW | PTE_US | PTE_A
+_READ_ONLY: Final = PTE_P | PTE_US | PTE_A | PTE_NX
+
+Listener = Callable[[str, Domain | None, dict[str, Any]], None]
+"""Called with what happened, to whom, and its details, at the machine's current position."""
+
+
+class Hypervisor:
+    """One machine with its domains.
+
+    ``current`` is the domain whose state is in the CPU. ``counters`` are the machine's; each
+    domain has its own.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
+        self.machine = Machine(self.settings.machine_memory)
+        self.frames = FrameTable(self.machine)
+        self.paging = Paging(self.machine, self.frames)
+        self.sharing = Sharing(self.machine, self.frames, self.paging, self.settings.sharing())
+        self.guest = GuestMemory(self.machine)
+        self.domains: dict[int, Domain] = {}
+        """Domains that were created and not destroyed, by id, in order of creation."""
+        self.counters: Counter[str] = Counter()
+        self.listeners: list[Listener] = []
+        self.paging.xen_slots = {L4_M2P_SLOT: self._map_m2p()}
+        self.events = Events(self)
+        self.traps = Traps(self)
+        self.scheduler = Scheduler(self)
+        self.dispatch = Dispatcher(self)
+        self._next_id = 1
+        self._idle_state = self.machine.cpu.save()
+        self._current: Domain | None = None
+        self.machine.on_syscall = self.dispatch.on_syscall
+        self.machine.on_trap = self.traps.on_trap
+        self.machine.on_tsc = self.scheduler.tsc
+        self.machine.on_cpuid = self.traps.cpuid
+
+    def _map_m2p(self) -> int:
+        """Read-only tables for the M2P; returns the L4 entry that maps them in every domain."""
+        frames, words = self.frames, self.machine.memory.words
+        l3, l2 = frames.hypervisor_frame(), frames.hypervisor_frame()
+        words[l3 * ENTRIES] = l2 << PAGE_SHIFT | _TABLE
+        for first in range(0, len(frames.m2p_frames), ENTRIES):
+            l1 = frames.hypervisor_frame()
+            words[l2 * ENTRIES + first // ENTRIES] = l1 << PAGE_SHIFT | _TABLE
+            for i, mfn in enumerate(frames.m2p_frames[first : first + ENTRIES]):
+                words[l1 * ENTRIES + i] = mfn << PAGE_SHIFT | _READ_ONLY
+        return l3 << PAGE_SHIFT | _TABLE
+
+    # -- what traps use --------------------------------------------------------------------
+
+    @property
+    def current(self) -> Domain:
+        """The domain whose state is in the CPU.
+
+        Raises:
+            HypervisorError: none is.
+        """
+        if self._current is None:
+            raise HypervisorError("no domain is running")
+        return self._current
+
+    def leave(self, domain: Domain) -> None:
+        """The end of every trap: events are delivered, or the CPU is given up."""
+        if domain.state is not State.RUNNABLE:
+            self.machine.stop()
+        elif self.events.deliverable(domain):
+            self.traps.deliver_upcall(domain)
+
+    def emit(self, kind: str, domain: Domain | None, **details: Any) -> None:
+        """Tell the listeners that something happened."""
+        for listener in self.listeners:
+            listener(kind, domain, details)
+
+    def observe(
+        self, domain: Domain, name: str, result: int | None, arguments: list[int] | None = None
+    ) -> None:
+        """A hypercall was answered: remember it for a crash report, and tell the listeners."""
+        domain.recent.append(Happening(self.machine.position, name, result))
+        if self.listeners:
+            self.emit("hypercall", domain, name=name, result=result, arguments=arguments or [])
+
+    def load_address_space(self, domain: Domain) -> None:
+        """Point CR3 at the domain's kernel or user table, whichever mode it is in."""
+        table = domain.table if domain.kernel_mode else domain.user_table
+        self.machine.cpu.cr3 = table << PAGE_SHIFT
+        self.machine.coherence.flush()
+
+    # -- switching -------------------------------------------------------------------------
+
+    def switch_to(self, domain: Domain) -> None:
+        """Put a domain's state into the CPU."""
+        if self._current is domain:
+            return
+        if self._current is not None:
+            self._current.saved = self.machine.cpu.save()
+        self.machine.cpu.load(domain.saved or self._idle_state)
+        self._current = domain
+        self.load_address_space(domain)
+        self.counters["switches"] += 1
+
+    # -- life and death --------------------------------------------------------------------
+
+    def create_domain(self, name: str, max_pages: int, console: Console) -> Domain:
+        """An empty, paused domain with a shared_info page and a descriptor window.
+
+        Raises:
+            OutOfFrames: machine memory is used up.
+            DomainError: there are no more domain ids.
+        """
+        if self._next_id > MAX_DOMAINS:
+            raise DomainError(f"no domain ids left after {MAX_DOMAINS}")
+        shared_info, l3, l2, l1 = self.frames.allocate_many(4, DomId.XEN, 0)
+        domain = Domain(self._next_id, name, max_pages, console)
+        self._next_id += 1
+        domain.group = domain.id % max(1, self.settings.groups)
+        words = self.machine.memory.words
+        words[l3 * ENTRIES] = l2 << PAGE_SHIFT | _TABLE
+        words[l2 * ENTRIES] = l1 << PAGE_SHIFT | _TABLE
+        domain.window, domain.window_l2, domain.window_l1 = l3, l2, l1
+        domain.shared_info = shared_info
+        self.frames.owner[shared_info] = domain.id
+        self.frames.flags[shared_info] = XEN_HEAP
+        self.domains[domain.id] = domain
+        self.traps.init_window(domain)
+        self.events.init_domain(domain)
+        self.counters["domains_created"] += 1
+        self.emit("create", domain, name=name)
+        return domain
+
+    def end(self, domain: Domain, how: Exit) -> None:
+        """A domain is over: it never runs again, and its frames are given back."""
+        if domain.exit is not None:
+            return
+        domain.exit = how
+        domain.state = State.DEAD
+        self.emit("exit", domain, reason=how.reason, code=how.code)
+        self._destroy(domain)
+        if self._current is domain:
+            self.machine.stop()
+
+    def crash(self, domain: Domain, why: str) -> None:
+        """End a domain that cannot go on, with a report of where it was."""
+        report = crash_report(self, domain, why)
+        self.counters["crashes"] += 1
+        self.end(domain, Exit("crash", 1, report))
+
+    def _destroy(self, domain: Domain) -> None:
+        """Give back every reference and every frame of a domain."""
+        frames, paging = self.frames, self.paging
+        self.sharing.dropping = "teardown"
+        if self._current is domain:
+            # The tables that CR3 points at are about to be freed.
+            self.machine.cpu.load(self._idle_state)
+            self.machine.coherence.flush()
+            self._current = None
+        domain.saved = b""
+        self.events.close_all(domain)
+        self.traps.drop_descriptors(domain)
+        for table in (domain.table, domain.user_table):
+            if table != NO_FRAME:
+                paging.put_table(table, domain)
+        domain.table = domain.user_table = NO_FRAME
+        owned = frames.owned_by(domain.id).tolist()
+        for mfn in owned:
+            if frames.flags[mfn] & PINNED:
+                paging.unpin(mfn, domain)
+        for mfn in owned:
+            frames.flags[mfn] &= ~ALLOCATED
+            domain.pages -= 1
+            if frames.refs[mfn] == 0:
+                frames.release(MFN(mfn))
+        for mfn in (domain.shared_info, domain.window, domain.window_l2, domain.window_l1):
+            frames.owner[mfn] = DomId.XEN
+            frames.flags[mfn] = 0
+            frames.release(mfn)
+        self.sharing.dropping = "update"
+        if domain.shared or domain.pages:
+            raise HypervisorError(
+                f"{domain.label} left {domain.pages} pages and {len(domain.shared)} shared frames"
+            )
+        del self.domains[domain.id]
+        self.counters["domains_destroyed"] += 1
+
+    def run(self, limit: int | None = None) -> bool:
+        """Run all domains until none can run; ``limit`` bounds guest instructions in all.
+
+        Returns False if the limit was reached first.
+        """
+        return self.scheduler.run(limit)

@@ -1,0 +1,424 @@
+"""Direct paging: a guest's own tables are the MMU's, and every entry in them was checked.
+
+A frame becomes a page table by being validated: all its entries are legal and each takes the
+references that it implies (``get_l1e``, ``get_table_entry``). From then on the guest cannot write
+it; every change comes through ``update_entry``, which takes the new entry's references, stores it,
+and drops the old one's. When the last type reference goes, all entries give theirs back.
+
+Invariants kept here (numbers from the audit): a present entry of a validated table holds one
+reference on its frame (1); a writable entry also holds the ``WRITABLE`` type, which excludes page
+tables and shared frames (2); after an update that takes rights away the TLB is flushed (6).
+
+How an update can fail is Xen's: see the errno at each ``return``. Nothing is changed on failure.
+
+Where rights are taken away the TLB is flushed at once, whether or not the guest asked: a guest
+that forgets to flush may then see an update sooner than on hardware, never later than it should.
+
+Source: Intel SDM volume 3A, 4.5; Xen's documentation of PV memory (docs/misc/pv-linear-pt and
+the public headers xen.h, arch-x86/xen-x86_64.h). Adjusted bits of 64-bit guests' entries: kernel
+and user both run at CPL 3, so US is always set; a software bit remembers what the guest asked.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from emu import Machine
+from emu.paging import PTE_A, PTE_AVL, PTE_D, PTE_G, PTE_MFN_MASK, PTE_NX, PTE_P, PTE_RW, PTE_US
+from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA
+from hypervisor.abi import (
+    HYPERVISOR_VIRT_END,
+    HYPERVISOR_VIRT_START,
+    L4_FIRST_XEN_SLOT,
+    L4_LAST_XEN_SLOT,
+    DomId,
+    Errno,
+)
+from hypervisor.domain import Domain
+from hypervisor.errors import HypervisorError
+from hypervisor.frames import ALLOCATED, PINNED, VALIDATED, XEN_HEAP, FrameTable, PageType
+
+if TYPE_CHECKING:
+    from hypervisor.sharing import Sharing
+
+GUEST_KERNEL: Final = 1 << 52
+"""Software bit that Xen sets in an L1 entry that the guest meant for its kernel only."""
+_ALLOWED: Final = PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D | PTE_AVL | PTE_NX | PTE_MFN_MASK
+_DISALLOWED: Final = ~_ALLOWED & ((1 << 64) - 1)
+_SAME_RIGHTS: Final = PTE_A | PTE_D | PTE_AVL | GUEST_KERNEL | PTE_G
+"""Bits that may change without another look at the frame."""
+
+_COW: Final = int(DomId.COW)
+_WRITABLE: Final = int(PageType.WRITABLE)
+_L4: Final = int(PageType.L4)
+_EINVAL: Final = -int(Errno.EINVAL)
+_EBUSY: Final = -int(Errno.EBUSY)
+_EPERM: Final = -int(Errno.EPERM)
+
+
+class Paging:
+    """Validation, references and updates of page tables, over the frame table."""
+
+    def __init__(self, machine: Machine, frames: FrameTable) -> None:
+        self._machine = machine
+        self._words = machine.memory.words
+        self._coherence = machine.coherence
+        self.frames = frames
+        self.sharing: Sharing
+        """Set by ``Sharing`` itself: shared frames' references are its business."""
+
+    # -- references ------------------------------------------------------------------------
+
+    def put_ref(self, mfn: MFN) -> None:
+        """Drop one general reference; the frame is freed if it was the last of an unowned one."""
+        frames = self.frames
+        left = frames.refs[mfn] - 1
+        if left < 0:
+            raise HypervisorError(f"frame {mfn:#x} loses a reference that it does not have")
+        frames.refs[mfn] = left
+        if left == 0 and not frames.flags[mfn] & (ALLOCATED | XEN_HEAP):
+            frames.release(mfn)
+
+    def get_type(self, mfn: MFN, kind: int, domain: Domain) -> int:
+        """Take a type reference on a frame of ``domain``, validating it if it becomes a table.
+
+        Returns 0, or -EINVAL if it is in use as something else or is not a legal table.
+        """
+        frames = self.frames
+        if frames.type_count[mfn]:
+            if frames.type[mfn] != kind:
+                return _EINVAL
+            if kind <= _L4 and not frames.flags[mfn] & VALIDATED:
+                return _EINVAL  # its own validation is under way: a cycle
+            frames.type_count[mfn] += 1
+            return 0
+        frames.type[mfn] = kind
+        frames.type_count[mfn] = 1
+        if kind <= _L4:
+            answer = self._validate(mfn, kind, domain)
+            if answer:
+                frames.type_count[mfn] = 0
+                frames.type[mfn] = 0
+                return answer
+            frames.flags[mfn] |= VALIDATED
+        return 0
+
+    def put_type(self, mfn: MFN, domain: Domain) -> None:
+        """Drop a type reference; the last one on a table gives back all that its entries hold."""
+        frames = self.frames
+        left = frames.type_count[mfn] - 1
+        if left < 0:
+            raise HypervisorError(f"frame {mfn:#x} loses a type reference that it does not have")
+        if left == 0 and frames.type[mfn] <= _L4 and frames.flags[mfn] & VALIDATED:
+            self._invalidate(mfn, frames.type[mfn], domain)
+        frames.type_count[mfn] = left
+
+    def get_owned(self, mfn: int, domain: Domain) -> bool:
+        """Take a general reference if the frame exists and belongs to ``domain``."""
+        frames = self.frames
+        if not 0 <= mfn < frames.total or frames.owner[mfn] != domain.id:
+            return False
+        frames.refs[mfn] += 1
+        return True
+
+    def get_table(self, mfn: int, level: int, domain: Domain) -> int:
+        """Take both references on a table of ``level``. Returns 0 or -EINVAL."""
+        if not self.get_owned(mfn, domain):
+            return _EINVAL
+        frame = MFN(mfn)
+        answer = self.get_type(frame, level, domain)
+        if answer:
+            self.put_ref(frame)
+        return answer
+
+    def put_table(self, mfn: MFN, domain: Domain) -> None:
+        """Give back what ``get_table`` took."""
+        self.put_type(mfn, domain)
+        self.put_ref(mfn)
+
+    # -- entries ---------------------------------------------------------------------------
+
+    def get_l1e(self, entry: int, domain: Domain, owner: Domain | None = None) -> int:
+        """Take the references of an L1 entry; ``owner`` is whose frames may be mapped.
+
+        Returns 0; -EINVAL for illegal bits or the invalid frame number; -EPERM for a frame that
+        the machine does not have; -EBUSY if the frame is another's or is of another type.
+        """
+        if not entry & PTE_P:
+            return 0
+        if entry & _DISALLOWED:
+            return _EINVAL
+        frames = self.frames
+        mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
+        if mfn >= frames.total:
+            return _EINVAL if mfn == PTE_MFN_MASK >> PAGE_SHIFT else _EPERM
+        holder = frames.owner[mfn]
+        if holder == _COW:
+            return self.sharing.map_again(MFN(mfn), bool(entry & PTE_RW), domain)
+        if holder != (owner or domain).id:
+            return _EBUSY
+        if entry & PTE_RW:
+            if frames.type_count[mfn]:
+                if frames.type[mfn] != _WRITABLE:
+                    return _EBUSY
+            else:
+                frames.type[mfn] = _WRITABLE
+            frames.type_count[mfn] += 1
+        frames.refs[mfn] += 1
+        return 0
+
+    def put_l1e(self, entry: int, domain: Domain) -> None:
+        """Give back the references of an L1 entry of one of ``domain``'s tables."""
+        if not entry & PTE_P:
+            return
+        mfn = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
+        frames = self.frames
+        if frames.owner[mfn] == _COW:
+            self.sharing.unmap(mfn, domain)
+            return
+        if entry & PTE_RW:
+            self.put_type(mfn, domain)
+        self.put_ref(mfn)
+
+    def _get_table_entry(self, entry: int, table: MFN, level: int, domain: Domain) -> int:
+        """Take the references of an entry of an L2..L4 table ``table``. Returns 0 or -EINVAL."""
+        if not entry & PTE_P:
+            return 0
+        if entry & _DISALLOWED:
+            return _EINVAL
+        mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
+        answer = self.get_table(mfn, level - 1, domain)
+        if answer and self._is_table(mfn, level, domain):
+            return self._get_linear(entry, table, MFN(mfn), level, domain)
+        return answer
+
+    def _is_table(self, mfn: int, level: int, domain: Domain) -> bool:
+        frames = self.frames
+        return (
+            0 <= mfn < frames.total
+            and frames.owner[mfn] == domain.id
+            and frames.type[mfn] == level
+            and frames.type_count[mfn] > 0
+        )
+
+    def _get_linear(self, entry: int, table: MFN, mfn: MFN, level: int, domain: Domain) -> int:
+        """A read-only entry that maps a table of its own level, itself included.
+
+        Itself takes no reference (it would keep itself alive). Another table must be validated,
+        and of the two one side only may be linear, so that dropping them never recurses far.
+        """
+        if entry & PTE_RW:
+            return _EINVAL
+        if mfn == table:
+            return 0
+        frames = self.frames
+        if not frames.flags[mfn] & VALIDATED or level < 2:
+            return _EINVAL
+        if frames.linear[table] < 0 or frames.linear[mfn] > 0:
+            return _EINVAL
+        frames.refs[mfn] += 1
+        frames.type_count[mfn] += 1
+        frames.linear[table] += 1
+        frames.linear[mfn] -= 1
+        return 0
+
+    def _put_table_entry(self, entry: int, table: MFN, level: int, domain: Domain) -> None:
+        if not entry & PTE_P:
+            return
+        mfn = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
+        if mfn == table:
+            return
+        frames = self.frames
+        if frames.type[mfn] == level:
+            frames.linear[table] -= 1
+            frames.linear[mfn] += 1
+        self.put_type(mfn, domain)
+        self.put_ref(mfn)
+
+    @staticmethod
+    def _adjust(entry: int, level: int) -> int:
+        """What is stored for an accepted entry of a 64-bit guest."""
+        if not entry & PTE_P:
+            return entry
+        if level > 1:
+            return entry | PTE_US
+        if entry & PTE_US:
+            return entry | PTE_G
+        return entry | PTE_US | GUEST_KERNEL
+
+    # -- whole tables ----------------------------------------------------------------------
+
+    def _validate(self, mfn: MFN, level: int, domain: Domain) -> int:
+        """Check a frame's entries and take what they imply; all or nothing."""
+        words = self._words
+        start = mfn * ENTRIES
+        values = words[start : start + ENTRIES].tolist()
+        done: list[tuple[int, int]] = []
+        answer = 0
+        for index, value in enumerate(values):
+            if not value & PTE_P or (
+                level == _L4 and L4_FIRST_XEN_SLOT <= index <= L4_LAST_XEN_SLOT
+            ):
+                continue
+            if level == 1:
+                answer = self.get_l1e(value, domain)
+            else:
+                answer = self._get_table_entry(value, mfn, level, domain)
+            if answer:
+                break
+            done.append((index, value))
+        if answer:
+            for _, value in reversed(done):
+                if level == 1:
+                    self.put_l1e(value, domain)
+                else:
+                    self._put_table_entry(value, mfn, level, domain)
+            return _EINVAL
+        for index, value in done:
+            words[start + index] = self._adjust(value, level)
+        if level == _L4:
+            self.fill_xen_slots(mfn, domain)
+        # Until now it may have been writable, and may be so still in the TLB.
+        self._coherence.flush()
+        self._coherence.wrote(mfn)
+        return 0
+
+    def _invalidate(self, mfn: MFN, level: int, domain: Domain) -> None:
+        frames = self.frames
+        frames.flags[mfn] &= ~VALIDATED
+        start = mfn * ENTRIES
+        for index, value in enumerate(self._words[start : start + ENTRIES].tolist()):
+            if not value & PTE_P or (
+                level == _L4 and L4_FIRST_XEN_SLOT <= index <= L4_LAST_XEN_SLOT
+            ):
+                continue
+            if level == 1:
+                self.put_l1e(value, domain)
+            else:
+                self._put_table_entry(value, mfn, level, domain)
+        self._coherence.flush()
+
+    def fill_xen_slots(self, mfn: MFN, domain: Domain) -> None:
+        """Write the hypervisor's L4 slots: read-only M2P and the domain's GDT window."""
+        start = mfn * ENTRIES
+        for slot in range(L4_FIRST_XEN_SLOT, L4_LAST_XEN_SLOT + 1):
+            self._words[start + slot] = self.xen_slots.get(slot, 0)
+        self._words[start + PERDOMAIN_SLOT] = domain.window << PAGE_SHIFT | PTE_P | PTE_RW | PTE_US
+
+    xen_slots: dict[int, int]
+    """L4 entries that are the same in every domain, by slot; set by the hypervisor."""
+
+    # -- updates ---------------------------------------------------------------------------
+
+    def update_entry(
+        self,
+        table: MFN,
+        index: int,
+        new: int,
+        domain: Domain,
+        *,
+        owner: Domain | None = None,
+        preserve_ad: bool = False,
+        va: VA | None = None,
+    ) -> int:
+        """Change one entry of a validated table of ``domain``.
+
+        ``owner``: whose frames an L1 entry may map, if not ``domain``'s. ``va``: the only address
+        in the current address space that the entry maps, where that is known: the flush is then
+        of one page. Returns 0 or Xen's errno.
+        """
+        frames = self.frames
+        level = frames.type[table]
+        words = self._words
+        at = table * ENTRIES + index
+        old = words[at]
+        if preserve_ad:
+            new = (new & ~(PTE_A | PTE_D)) | (old & (PTE_A | PTE_D))
+        if level == 1:
+            if old & PTE_P and new & PTE_P and not (old ^ new) & ~(_SAME_RIGHTS | PTE_US):
+                if new & _DISALLOWED:
+                    return _EINVAL
+            else:
+                answer = self.get_l1e(new, domain, owner)
+                if answer:
+                    return answer
+                words[at] = self._adjust(new, 1)
+                self._stale(table, old, va)
+                self.put_l1e(old, domain)
+                return 0
+            words[at] = self._adjust(new, 1)
+            self._stale(table, old, va)
+            return 0
+        if level == _L4 and L4_FIRST_XEN_SLOT <= index <= L4_LAST_XEN_SLOT:
+            return _EINVAL
+        answer = self._get_table_entry(new, table, level, domain)
+        if answer:
+            return answer
+        words[at] = self._adjust(new, level)
+        self._stale(table, old, None)
+        self._put_table_entry(old, table, level, domain)
+        return 0
+
+    def _stale(self, table: MFN, old: int, va: VA | None) -> None:
+        coherence = self._coherence
+        coherence.wrote(table)
+        if old & PTE_P:
+            if va is None:
+                coherence.flush()
+            else:
+                coherence.flush_page(va)
+
+    def find_l1(self, domain: Domain, va: int) -> tuple[MFN, int, bool] | None:
+        """The L1 table and index that map ``va`` in the domain's kernel address space.
+
+        The third value is True if no other path of this address space leads to that table. None
+        if an upper level is absent or ``va`` is the hypervisor's.
+        """
+        if HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END:
+            return None
+        words = self._words
+        e4 = words[domain.table * ENTRIES + (va >> 39 & 511)]
+        if not e4 & PTE_P:
+            return None
+        l3 = (e4 & PTE_MFN_MASK) >> PAGE_SHIFT
+        e3 = words[l3 * ENTRIES + (va >> 30 & 511)]
+        if not e3 & PTE_P:
+            return None
+        l2 = (e3 & PTE_MFN_MASK) >> PAGE_SHIFT
+        e2 = words[l2 * ENTRIES + (va >> 21 & 511)]
+        if not e2 & PTE_P:
+            return None
+        l1 = (e2 & PTE_MFN_MASK) >> PAGE_SHIFT
+        frames = self.frames
+        if frames.type[l1] != 1:
+            return None  # reached through a linear mapping: not an L1 entry
+        counts = frames.type_count
+        only = counts[l1] == 1 and counts[l2] == 1 and counts[l3] == 1
+        return MFN(l1), va >> PAGE_SHIFT & 511, only
+
+    # -- pins and base pointers ------------------------------------------------------------
+
+    def pin(self, mfn: int, level: int, domain: Domain) -> int:
+        """Keep a table validated though nothing refers to it. Returns 0 or -EINVAL."""
+        answer = self.get_table(mfn, level, domain)
+        if answer:
+            return answer
+        frame = MFN(mfn)
+        if self.frames.flags[frame] & PINNED:
+            self.put_table(frame, domain)
+            return _EINVAL
+        self.frames.flags[frame] |= PINNED
+        return 0
+
+    def unpin(self, mfn: int, domain: Domain) -> int:
+        """Undo ``pin``. Returns 0, or -EINVAL if it is not pinned or not the domain's."""
+        frames = self.frames
+        if not frames.exists(mfn) or frames.owner[mfn] != domain.id:
+            return _EINVAL
+        if not frames.flags[mfn] & PINNED:
+            return _EINVAL
+        frames.flags[mfn] &= ~PINNED
+        self.put_table(MFN(mfn), domain)
+        return 0
+
+
+PERDOMAIN_SLOT: Final = 260
+"""L4 slot of the per-domain window (Xen's PERDOMAIN_VIRT_START)."""

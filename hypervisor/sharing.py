@@ -1,0 +1,326 @@
+"""Content-based sharing: ``make_ro_and_share``, and the life of a shared frame.
+
+A shared frame belongs to the machine (``DomId.COW``), is mapped read-only by everyone, and is in
+the content table. It exists exactly as long as some validated table maps it.
+
+Invariants (the audit checks them; nothing else writes the columns of a shared frame):
+
+- its type is ``SHARED``, its type count and its reference count are both its *sharing count*: the
+  number of present L1 entries in validated tables that map it, never 0;
+- it is in the content table under the hash of its contents, which nobody can change;
+- two shared frames of one sharing group have different contents;
+- ``Domain.shared`` says how many of those entries are each domain's: only a domain that maps the
+  frame already may map it again, because otherwise guessing MFNs would read others' memory.
+
+Order of a share, each step of it once a security bug somewhere that it was skipped: look up and
+refuse; make read-only; flush; read and hash; compare bytes; merge or enter; free the old frame.
+The flush is settled before guest code runs again: the one CPU is in the hypervisor meanwhile, so
+no store can come between the hash and the merge.
+
+The hash is xxh3 with a seed of the machine. It only selects candidates; equality is decided by
+comparing all 4,096 bytes. Candidates per hash are bounded (``MAX_CANDIDATES``): a guest that
+manages to collide wins frames that are not merged, not the hypervisor's time.
+
+Settings of the machine: sharing groups (``Domain.group`` salts the hash), zero page only, and
+opaque mode, where the guest's frame number changes and the status is 0 whether it merged or not.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from emu import Machine
+from emu.paging import PTE_AVL, PTE_MFN_MASK, PTE_P, PTE_PSE, PTE_RW
+from emu.units import ENTRIES, MFN, PAGE_SHIFT, PAGE_SIZE
+from hypervisor.abi import DomId, Errno
+from hypervisor.domain import Domain
+from hypervisor.errors import HypervisorError, OutOfFrames
+from hypervisor.frames import ALLOCATED, INVALID_M2P, FrameTable, PageType
+from hypervisor.paging import Paging
+
+ENTERED: Final = 0
+MERGED: Final = 1
+MAX_CANDIDATES: Final = 8
+"""Frames of equal hash and different contents that are compared before giving up."""
+
+_COW: Final = int(DomId.COW)
+_SHARED: Final = int(PageType.SHARED)
+_WRITABLE: Final = int(PageType.WRITABLE)
+_NONE: Final = int(PageType.NONE)
+_ZERO: Final = bytes(PAGE_SIZE)
+_CLEAR: Final = ~(PTE_RW | PTE_MFN_MASK)
+_EINVAL: Final = -int(Errno.EINVAL)
+_EPERM: Final = -int(Errno.EPERM)
+_EBUSY: Final = -int(Errno.EBUSY)
+_ENOMEM: Final = -int(Errno.ENOMEM)
+
+
+@dataclass(frozen=True, slots=True)
+class SharingSettings:
+    """What the machine allows. ``hash_bits`` < 64 narrows the hash so that tests can collide."""
+
+    seed: int = 0
+    zero_only: bool = False
+    opaque: bool = False
+    hash_bits: int = 64
+
+
+class Sharing:
+    """The content table and every change of a shared frame's count.
+
+    ``counters``: calls, entered, merged, again, refused:REASON, cow_faults, dropped:WHY, freed.
+    ``peak_saved``: the most frames that were saved at one moment.
+    """
+
+    def __init__(
+        self, machine: Machine, frames: FrameTable, paging: Paging, settings: SharingSettings
+    ) -> None:
+        self._machine = machine
+        self._memory = machine.memory
+        self._words = machine.memory.words
+        self._frames = frames
+        self._paging = paging
+        self._coherence = machine.coherence
+        paging.sharing = self
+        self.settings = settings
+        self._seed = settings.seed & ((1 << 64) - 1)
+        self._mask = (1 << settings.hash_bits) - 1
+        self._table: dict[int, MFN | list[MFN]] = {}
+        self._keys: dict[MFN, int] = {}
+        self.counters: Counter[str] = Counter()
+        self.mappings = 0
+        """Entries that map shared frames, in all domains."""
+        self.peak_saved = 0
+        self.dropping = "update"
+        """Why references go away just now: ``update`` or ``teardown``."""
+
+    @property
+    def saved(self) -> int:
+        """Frames that would be in use without sharing, less those that are."""
+        return self.mappings - self._frames.shared
+
+    # -- the hypercall ---------------------------------------------------------------------
+
+    def share(self, domain: Domain, table: MFN, index: int, avl: int) -> int:
+        """Make the L1 entry read-only and share its frame (design: make_ro_and_share).
+
+        ``table`` is a validated L1 table of ``domain`` and ``avl`` a subset of 0xe00; the caller
+        checked both and flushes the TLB for the entry afterwards. Returns ``ENTERED``, ``MERGED``
+        or a negative errno with nothing changed.
+        """
+        self.counters["calls"] += 1
+        domain.counters["share_calls"] += 1
+        words = self._words
+        at = table * ENTRIES + index
+        entry = words[at]
+        if not entry & PTE_P or entry & PTE_PSE:
+            return self._refuse(domain, "not_mapped", _EINVAL)
+        mfn = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
+        frames = self._frames
+        owner = frames.owner[mfn]
+        if owner == _COW:
+            words[at] = (entry & ~PTE_AVL) | avl
+            self._coherence.wrote(table)
+            self.counters["again"] += 1
+            return ENTERED if self.settings.opaque else MERGED
+        if owner != domain.id or not frames.flags[mfn] & ALLOCATED:
+            return self._refuse(domain, "not_owned", _EPERM)
+        kind = frames.type[mfn]
+        writable = bool(entry & PTE_RW)
+        if frames.refs[mfn] != 1 or frames.type_count[mfn] != writable:
+            reason = "page_table" if frames.type_count[mfn] and kind < _WRITABLE else "referenced"
+            return self._refuse(domain, reason, _EBUSY)
+
+        contents = self._memory.frame_bytes(mfn)
+        if self.settings.zero_only and contents != _ZERO:
+            return self._refuse(domain, "not_zero", _EPERM)
+        key = self._key(contents, domain)
+        found = self._find(key, contents)
+        if found is None and self._full(key):
+            return self._refuse(domain, "collisions", _EBUSY)
+        if self.settings.opaque and found is None:
+            answer = self._copy_for_opaque(mfn, contents)
+            if answer is None:
+                return self._refuse(domain, "no_memory", _ENOMEM)
+            target = answer
+        else:
+            target = mfn if found is None else found
+
+        # From here on nothing can fail.
+        words[at] = (entry & _CLEAR & ~PTE_AVL) | avl | target << PAGE_SHIFT
+        self._coherence.wrote(table)
+        if found is None:
+            self._enter(target, key)
+            self.counters["entered"] += 1
+            domain.counters["entered"] += 1
+        else:
+            self.counters["merged"] += 1
+            domain.counters["merged"] += 1
+        self._count_up(target, domain)
+        domain.pages -= 1
+        if target == mfn:
+            frames.set_m2p(mfn, INVALID_M2P)
+        else:
+            # The old frame: its one reference was this entry's.
+            frames.refs[mfn] = 0
+            frames.type_count[mfn] = 0
+            frames.release(mfn)
+        saved = self.mappings - frames.shared
+        if saved > self.peak_saved:
+            self.peak_saved = saved
+        if self.settings.opaque:
+            return ENTERED
+        return ENTERED if found is None else MERGED
+
+    def refuse_argument(self, domain: Domain) -> int:
+        """Count a call whose arguments name no entry; -EINVAL."""
+        self.counters["calls"] += 1
+        domain.counters["share_calls"] += 1
+        return self._refuse(domain, "argument", _EINVAL)
+
+    def _refuse(self, domain: Domain, reason: str, errno: int) -> int:
+        self.counters[f"refused:{reason}"] += 1
+        domain.counters["share_refused"] += 1
+        return errno
+
+    def _copy_for_opaque(self, mfn: MFN, contents: bytes) -> MFN | None:
+        """In opaque mode the frame changes even when the contents are new."""
+        try:
+            fresh = self._frames.allocate(_COW, 0)
+        except OutOfFrames:
+            return None
+        self._memory.frame(fresh)[:] = contents
+        self._coherence.wrote(fresh)
+        return fresh
+
+    # -- the content table -----------------------------------------------------------------
+
+    def _key(self, contents: bytes, domain: Domain) -> int:
+        # The group is part of the key above the hash: groups never meet, not even by collision.
+        return xxh3_64_intdigest(contents, self._seed) & self._mask | domain.group << 64
+
+    def key_of(self, mfn: MFN) -> int | None:
+        """The key under which a shared frame is in the table, None if it is not."""
+        return self._keys.get(mfn)
+
+    def expected_key(self, mfn: MFN, group: int) -> int:
+        """The key that the frame's contents have now, for the audit."""
+        contents = self._memory.frame_bytes(mfn)
+        return xxh3_64_intdigest(contents, self._seed) & self._mask | group << 64
+
+    def keyed(self) -> dict[MFN, int]:
+        """All shared frames and their keys."""
+        return dict(self._keys)
+
+    def candidates(self, key: int) -> tuple[MFN, ...]:
+        """The frames in the table under ``key``."""
+        chain = self._table.get(key)
+        if chain is None:
+            return ()
+        return tuple(chain) if isinstance(chain, list) else (chain,)
+
+    def _find(self, key: int, contents: bytes) -> MFN | None:
+        chain = self._table.get(key)
+        if chain is None:
+            return None
+        if not isinstance(chain, list):
+            return chain if self._memory.frame_bytes(chain) == contents else None
+        for candidate in chain:
+            if self._memory.frame_bytes(candidate) == contents:
+                return candidate
+        return None
+
+    def _full(self, key: int) -> bool:
+        chain = self._table.get(key)
+        return isinstance(chain, list) and len(chain) >= MAX_CANDIDATES
+
+    def _enter(self, mfn: MFN, key: int) -> None:
+        chain = self._table.get(key)
+        if chain is None:
+            self._table[key] = mfn
+        elif isinstance(chain, list):
+            chain.append(mfn)
+        else:
+            self._table[key] = [chain, mfn]
+        self._keys[mfn] = key
+        frames = self._frames
+        frames.owner[mfn] = _COW
+        frames.flags[mfn] = 0
+        frames.type[mfn] = _SHARED
+        frames.type_count[mfn] = 0
+        frames.refs[mfn] = 0
+        frames.shared += 1
+
+    def _leave(self, mfn: MFN) -> None:
+        key = self._keys.pop(mfn)
+        chain = self._table[key]
+        if isinstance(chain, list):
+            chain.remove(mfn)
+            if len(chain) == 1:
+                self._table[key] = chain[0]
+        else:
+            del self._table[key]
+        self._frames.shared -= 1
+        self._frames.release(mfn)
+        self.counters["freed"] += 1
+
+    # -- counts ----------------------------------------------------------------------------
+
+    def _count_up(self, mfn: MFN, domain: Domain) -> None:
+        frames = self._frames
+        frames.refs[mfn] += 1
+        frames.type_count[mfn] += 1
+        domain.shared[mfn] = domain.shared.get(mfn, 0) + 1
+        domain.shared_mappings += 1
+        self.mappings += 1
+
+    def map_again(self, mfn: MFN, writable: bool, domain: Domain) -> int:
+        """An L1 entry is about to map a shared frame a further time.
+
+        Returns 0; -EBUSY if the entry is writable, or if the domain does not map the frame.
+        """
+        if writable or mfn not in domain.shared:
+            return _EBUSY
+        self._count_up(mfn, domain)
+        self.counters["mapped_again"] += 1
+        saved = self.mappings - self._frames.shared
+        if saved > self.peak_saved:
+            self.peak_saved = saved
+        return 0
+
+    def unmap(self, mfn: MFN, domain: Domain) -> None:
+        """An entry that mapped a shared frame is gone; the last one frees the frame."""
+        frames = self._frames
+        mine = domain.shared.get(mfn, 0)
+        if mine == 0 or frames.refs[mfn] == 0:
+            raise HypervisorError(f"shared frame {mfn:#x} is unmapped more often than mapped")
+        if mine == 1:
+            del domain.shared[mfn]
+        else:
+            domain.shared[mfn] = mine - 1
+        domain.shared_mappings -= 1
+        self.mappings -= 1
+        self.counters[f"dropped:{self.dropping}"] += 1
+        frames.refs[mfn] -= 1
+        frames.type_count[mfn] -= 1
+        if frames.refs[mfn] == 0:
+            self._leave(mfn)
+
+    # -- faults and reports ----------------------------------------------------------------
+
+    def is_shared(self, mfn: int) -> bool:
+        """True if the frame is a shared frame."""
+        return self._frames.exists(mfn) and self._frames.owner[mfn] == _COW
+
+    def count_fault(self, domain: Domain) -> None:
+        """A write hit a shared frame; the guest is about to copy it."""
+        self.counters["cow_faults"] += 1
+        domain.counters["cow_faults"] += 1
+
+    def histogram(self) -> dict[int, int]:
+        """Sharing count -> number of shared frames with it, ascending."""
+        frames = self._frames
+        counts = Counter(frames.refs[mfn] for mfn in self._keys)
+        return dict(sorted(counts.items()))
