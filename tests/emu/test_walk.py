@@ -83,6 +83,7 @@ def test_a_walk_keeps_its_path(memory: FakeMemory) -> None:
     assert result.sets_accessed == (0x1000, 0x2000, 0x3000, 0x4000)
     assert result.sets_dirty == 0x4000
     assert str(result.rights) == "rwx user"
+    assert walk(memory, CR3, VA(0x123), access=USER_READ).sets_dirty is None
 
 
 def test_bits_already_set_are_not_set_again(memory: FakeMemory) -> None:
