@@ -167,9 +167,20 @@ class Hypervisor:
         domain.exit = how
         domain.state = State.DEAD
         self.emit("exit", domain, reason=how.reason, code=how.code)
-        self._destroy(domain)
         if self._current is domain:
+            # Its state is still in the CPU, in the middle of a trap: the scheduler reaps it.
             self.machine.stop()
+        else:
+            self._destroy(domain)
+
+    def reap(self) -> None:
+        """Destroy the current domain if it has ended; for the scheduler, outside of any trap."""
+        domain = self._current
+        if domain is not None and domain.exit is not None:
+            self.machine.cpu.load(self._idle_state)
+            self.machine.coherence.flush()
+            self._current = None
+            self._destroy(domain)
 
     def crash(self, domain: Domain, why: str) -> None:
         """End a domain that cannot go on, with a report of where it was."""
@@ -181,11 +192,6 @@ class Hypervisor:
         """Give back every reference and every frame of a domain."""
         frames, paging = self.frames, self.paging
         self.sharing.dropping = "teardown"
-        if self._current is domain:
-            # The tables that CR3 points at are about to be freed.
-            self.machine.cpu.load(self._idle_state)
-            self.machine.coherence.flush()
-            self._current = None
         domain.saved = b""
         self.events.close_all(domain)
         self.traps.drop_descriptors(domain)
