@@ -104,6 +104,11 @@ class Hypervisor:
         for listener in self.listeners:
             listener(kind, domain, details)
 
+    def listen(self, listener: Listener) -> None:
+        """Have ``listener`` told of everything that happens from now on."""
+        self.listeners.append(listener)
+        self.sharing.notify = self.emit
+
     def observe(
         self, domain: Domain, name: str, result: int | None, arguments: list[int] | None = None
     ) -> None:

@@ -26,6 +26,7 @@ opaque mode, where the guest's frame number changes and the status is 0 whether 
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,6 +94,8 @@ class Sharing:
         self.mappings = 0
         """Entries that map shared frames, in all domains."""
         self.peak_saved = 0
+        self.notify: Callable[..., None] | None = None
+        """Called as ``notify(kind, domain, **details)`` for share, map_again, drop, free."""
         self.dropping = "update"
         """Why references go away just now: ``update`` or ``teardown``."""
 
@@ -141,10 +144,10 @@ class Sharing:
         if found is None and self._full(key):
             return self._refuse(domain, "collisions", _EBUSY)
         if self.settings.opaque and found is None:
-            answer = self._copy_for_opaque(mfn, contents)
-            if answer is None:
+            fresh = self._copy_for_opaque(contents)
+            if fresh is None:
                 return self._refuse(domain, "no_memory", _ENOMEM)
-            target = answer
+            target = fresh
         else:
             target = mfn if found is None else found
 
@@ -170,9 +173,10 @@ class Sharing:
         saved = self.mappings - frames.shared
         if saved > self.peak_saved:
             self.peak_saved = saved
-        if self.settings.opaque:
-            return ENTERED
-        return ENTERED if found is None else MERGED
+        answer = ENTERED if found is None else MERGED
+        if self.notify is not None:
+            self.notify("share", domain, status=answer, mfn=target, old=mfn, key=key)
+        return ENTERED if self.settings.opaque else answer
 
     def refuse_argument(self, domain: Domain) -> int:
         """Count a call whose arguments name no entry; -EINVAL."""
@@ -183,9 +187,11 @@ class Sharing:
     def _refuse(self, domain: Domain, reason: str, errno: int) -> int:
         self.counters[f"refused:{reason}"] += 1
         domain.counters["share_refused"] += 1
+        if self.notify is not None:
+            self.notify("refuse", domain, reason=reason, errno=errno)
         return errno
 
-    def _copy_for_opaque(self, mfn: MFN, contents: bytes) -> MFN | None:
+    def _copy_for_opaque(self, contents: bytes) -> MFN | None:
         """In opaque mode the frame changes even when the contents are new."""
         try:
             fresh = self._frames.allocate(_COW, 0)
@@ -285,6 +291,8 @@ class Sharing:
             return _EBUSY
         self._count_up(mfn, domain)
         self.counters["mapped_again"] += 1
+        if self.notify is not None:
+            self.notify("map_again", domain, mfn=mfn, count=self._frames.refs[mfn])
         saved = self.mappings - self._frames.shared
         if saved > self.peak_saved:
             self.peak_saved = saved
@@ -305,7 +313,10 @@ class Sharing:
         self.counters[f"dropped:{self.dropping}"] += 1
         frames.refs[mfn] -= 1
         frames.type_count[mfn] -= 1
-        if frames.refs[mfn] == 0:
+        left = frames.refs[mfn]
+        if self.notify is not None:
+            self.notify("drop", domain, mfn=mfn, count=left, why=self.dropping)
+        if left == 0:
             self._leave(mfn)
 
     # -- faults and reports ----------------------------------------------------------------

@@ -1,0 +1,247 @@
+"""The audit: does what the hypervisor keeps agree with what can be counted?
+
+It enumerates every reference from scratch (entries of validated tables, pins, base pointers,
+descriptor tables) and compares with the frame table, the content table and the domains' own
+counts. It shares no code with what maintains them. An empty list means that the invariants of the
+design hold; each violation names frames and entries.
+
+1. A frame's reference and type counts equal what can be enumerated.
+2. No present writable entry maps a shared frame, a page table, a descriptor page, another domain's
+   frame (unless the table's domain is privileged) or a hypervisor frame.
+3. A shared frame's contents hash to its key; no two of one group have the same contents.
+4. A shared frame's count is the number of entries that map it, and is never 0.
+5. Owned + shared + free + hypervisor = all frames; each domain's page count is what it owns.
+Two more cannot be counted from here: that no TLB entry outlives its rights (6; see
+``emu.coherence`` and its tests) and what a guest reads (7; the guests check it themselves).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from emu.paging import PTE_MFN_MASK, PTE_P, PTE_RW
+from emu.units import MFN, PAGE_SHIFT
+from hypervisor.abi import L4_FIRST_XEN_SLOT, L4_LAST_XEN_SLOT, DomId
+from hypervisor.domain import NO_FRAME
+from hypervisor.frames import ALLOCATED, FREE, PINNED, VALIDATED, XEN_HEAP, PageType
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from hypervisor.hypervisor import Hypervisor
+
+MAX_REPORTED: Final = 20
+"""Violations of one kind that are listed one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One broken invariant: its number in the design, and what is wrong where."""
+
+    invariant: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"invariant {self.invariant}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Entries:
+    """All present entries of the validated tables of one level, as parallel columns."""
+
+    level: int
+    table: "NDArray[np.int64]"
+    index: "NDArray[np.int64]"
+    value: "NDArray[np.uint64]"
+    mfn: "NDArray[np.int64]"
+
+
+def audit(hv: "Hypervisor") -> list[Violation]:
+    """Check the invariants over the whole machine; violations, none if all is well."""
+    levels = [_entries(hv, level) for level in (1, 2, 3, 4)]
+    found: list[Violation] = []
+    for check in (_counts, _writable, _shared_contents, _shared_counts, _ownership):
+        found.extend(check(hv, levels))
+    return found
+
+
+def _entries(hv: "Hypervisor", level: int) -> _Entries:
+    frames = hv.frames
+    mask = (frames.type_column == level) & ((frames.flags_column & VALIDATED) != 0)
+    tables = np.flatnonzero(mask)
+    values = hv.machine.memory.array[tables]
+    present = (values & np.uint64(PTE_P)) != 0
+    if level == PageType.L4:
+        present[:, L4_FIRST_XEN_SLOT : L4_LAST_XEN_SLOT + 1] = False
+    row, index = np.nonzero(present)
+    value = values[row, index]
+    mfn = ((value & np.uint64(PTE_MFN_MASK)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+    return _Entries(level, tables[row].astype(np.int64), index.astype(np.int64), value, mfn)
+
+
+def _limited(texts: list[str], invariant: int) -> Iterator[Violation]:
+    for text in texts[:MAX_REPORTED]:
+        yield Violation(invariant, text)
+    if len(texts) > MAX_REPORTED:
+        yield Violation(invariant, f"... and {len(texts) - MAX_REPORTED} more of this kind")
+
+
+def _counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
+    frames = hv.frames
+    refs = np.zeros(frames.total, dtype=np.int64)
+    types = np.zeros(frames.total, dtype=np.int64)
+    outside: list[str] = []
+    for entries in levels:
+        inside = entries.mfn < frames.total
+        for i in np.flatnonzero(~inside):
+            outside.append(_at(entries, int(i)) + " maps a frame that does not exist")
+        counted = inside
+        if entries.level > 1:
+            counted = inside & (entries.mfn != entries.table)  # a table's entry for itself
+        np.add.at(refs, entries.mfn[counted], 1)
+        if entries.level == 1:
+            writable = counted & ((entries.value & np.uint64(PTE_RW)) != 0)
+            shared = counted & (frames.owner_column[np.where(inside, entries.mfn, 0)] == DomId.COW)
+            np.add.at(types, entries.mfn[writable | shared], 1)
+        else:
+            np.add.at(types, entries.mfn[counted], 1)
+    pinned = np.flatnonzero(frames.flags_column & PINNED)
+    np.add.at(refs, pinned, 1)
+    np.add.at(types, pinned, 1)
+    for domain in hv.domains.values():
+        held = [t for t in (domain.table, domain.user_table) if t != NO_FRAME]
+        for mfn in (*held, *domain.gdt_frames):
+            refs[mfn] += 1
+            types[mfn] += 1
+    yield from _limited(outside, 1)
+    for name, counted_column, kept in (
+        ("references", refs, frames.refs_column),
+        ("type references", types, frames.type_count_column),
+    ):
+        wrong = np.flatnonzero(counted_column != kept)
+        yield from _limited(
+            [
+                f"frame {mfn:#x} ({_describe(hv, int(mfn))}) has {kept[mfn]} {name}, "
+                f"{counted_column[mfn]} can be enumerated"
+                for mfn in wrong.tolist()
+            ],
+            1,
+        )
+
+
+def _at(entries: _Entries, i: int) -> str:
+    return (
+        f"entry {entries.index[i]:#x} of L{entries.level} table {entries.table[i]:#x} "
+        f"({int(entries.value[i]):#x})"
+    )
+
+
+def _describe(hv: "Hypervisor", mfn: int) -> str:
+    frames = hv.frames
+    owner = frames.owner[mfn]
+    names = {FREE: "free", int(DomId.XEN): "hypervisor", int(DomId.COW): "shared"}
+    kind = PageType(frames.type[mfn]).name
+    return f"{names.get(owner, f'd{owner}')}, {kind}"
+
+
+def _writable(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
+    frames = hv.frames
+    entries = levels[0]
+    writable = (entries.value & np.uint64(PTE_RW)) != 0
+    ok = entries.mfn < frames.total
+    target = np.where(ok, entries.mfn, 0)
+    owner = frames.owner_column[target].astype(np.int64)
+    table_owner = frames.owner_column[entries.table].astype(np.int64)
+    privileged = [d.id for d in hv.domains.values() if d.privileged]
+    foreign = (owner != table_owner) & ~np.isin(table_owner, privileged)
+    special = (frames.type_count_column[target] != 0) & (
+        frames.type_column[target] != PageType.WRITABLE
+    )
+    system = np.isin(owner, (int(DomId.COW), int(DomId.XEN), FREE))
+    bad = np.flatnonzero(writable & ok & (foreign | special | system))
+    yield from _limited(
+        [
+            f"{_at(entries, int(i))} is writable and maps frame {target[i]:#x} "
+            f"({_describe(hv, int(target[i]))})"
+            for i in bad
+        ],
+        2,
+    )
+
+
+def _shared_contents(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Violation]:
+    sharing, frames = hv.sharing, hv.frames
+    keyed = sharing.keyed()
+    texts = []
+    seen: dict[tuple[int, bytes], MFN] = {}
+    for mfn, key in keyed.items():
+        group = key >> 64
+        if sharing.expected_key(mfn, group) != key:
+            texts.append(f"shared frame {mfn:#x} does not hash to its key")
+        if mfn not in sharing.candidates(key):
+            texts.append(f"shared frame {mfn:#x} is not in the content table under its key")
+        contents = (group, hv.machine.memory.frame_bytes(mfn))
+        if contents in seen:
+            texts.append(f"shared frames {seen[contents]:#x} and {mfn:#x} have equal contents")
+        seen[contents] = mfn
+    owned = set(np.flatnonzero(frames.owner_column == DomId.COW).tolist())
+    for mfn_number in sorted(owned ^ set(keyed)):
+        texts.append(f"frame {mfn_number:#x} is shared but not keyed, or keyed but not shared")
+    yield from _limited(texts, 3)
+
+
+def _shared_counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
+    frames, sharing = hv.frames, hv.sharing
+    entries = levels[0]
+    ok = entries.mfn < frames.total
+    target = np.where(ok, entries.mfn, 0)
+    to_shared = ok & (frames.owner_column[target] == DomId.COW)
+    texts = []
+    maps = np.bincount(target[to_shared], minlength=frames.total)
+    for mfn in sharing.keyed():
+        if maps[mfn] == 0:
+            texts.append(f"shared frame {mfn:#x} is mapped by nobody")
+        if maps[mfn] != frames.refs[mfn] or frames.type[mfn] != PageType.SHARED:
+            texts.append(f"shared frame {mfn:#x} counts {frames.refs[mfn]}, {maps[mfn]} map it")
+    table_owner = frames.owner_column[entries.table]
+    for domain in hv.domains.values():
+        mine = to_shared & (table_owner == domain.id)
+        numbers, counts = np.unique(target[mine], return_counts=True)
+        counted = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+        if counted != domain.shared or domain.shared_mappings != sum(counted.values()):
+            texts.append(f"{domain.label}: its record of shared frames differs from its tables")
+    total = int(to_shared.sum())
+    if sharing.mappings != total:
+        texts.append(f"{sharing.mappings} shared mappings counted, {total} exist")
+    if frames.shared != len(sharing.keyed()):
+        texts.append(f"{frames.shared} shared frames counted, {len(sharing.keyed())} keyed")
+    yield from _limited(texts, 4)
+
+
+def _ownership(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Violation]:
+    frames = hv.frames
+    owner, flags = frames.owner_column, frames.flags_column
+    texts = []
+    free = int((owner == FREE).sum())
+    if free != frames.free:
+        texts.append(f"{frames.free} frames on the free list, {free} without an owner")
+    known = {int(DomId.XEN), int(DomId.COW), FREE} | set(hv.domains)
+    for stranger in sorted(set(np.unique(owner).tolist()) - known):
+        mine = np.flatnonzero(owner == stranger)
+        texts.append(f"{len(mine)} frames belong to d{stranger}, which does not exist")
+    for domain in hv.domains.values():
+        mine = owner == domain.id
+        counted = int((mine & ((flags & ALLOCATED) != 0)).sum())
+        if counted != domain.pages:
+            texts.append(f"{domain.label} counts {domain.pages} pages and owns {counted}")
+        loose = mine & ((flags & (ALLOCATED | XEN_HEAP)) == 0) & (frames.refs_column == 0)
+        if loose.any():
+            texts.append(f"{domain.label} keeps {int(loose.sum())} frames that nothing refers to")
+    idle = (owner == FREE) & (
+        (flags != 0) | (frames.refs_column != 0) | (frames.type_count_column != 0)
+    )
+    for mfn in np.flatnonzero(idle).tolist():
+        texts.append(f"free frame {mfn:#x} still has flags or references")
+    yield from _limited(texts, 5)
