@@ -16,6 +16,8 @@ Quirks of Unicorn 2.1.4 that have their one home here:
 - A non-zero ``until`` corrupts CR2: exits are switched to an empty set and ``until`` is 0.
 - There is no exact way to count instructions or to stop at one: a machine-code stub counts down a
   cell before each instruction and asks the engine to stop when it is used up (``_counter_stub``).
+- While the engine runs, the arithmetic flags live apart from ``eflags``; on entry it takes them
+  from there, so that flags set between two runs would be lost: folded in by ``run``.
 - RDRAND and RDSEED give the host's random numbers, which no replay could repeat: their feature
   bits are cleared before the first translation, so that they raise #UD (``_disable_random``).
 - Writes by the host into translated code are not seen, and there is no single-page TLB flush in
@@ -366,6 +368,7 @@ class Engine:
             BaseException: whatever a callback raised.
         """
         self.cell[0] = instructions
+        self.words[OFF_EFLAGS >> 3] = self.flags()
         status = self._uc_start(self._handle, rip, 0, 0, 0)
         if self._error is not None:
             error, self._error = self._error, None
