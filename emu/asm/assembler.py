@@ -27,6 +27,7 @@ from emu.asm.items import (
     Align,
     Branch,
     Bytes,
+    FarBranch,
     Fill,
     Instruction,
     Item,
@@ -80,6 +81,9 @@ class Assembler:
         self._constants.update(defines)
         self._section = ".text"
         self._registers = register_names(bits)
+        for name in defines:
+            if not _SYMBOL.match(name) or name.lower() in self._registers:
+                raise Origin(source.name, 0).error(f"{name!r} cannot be defined: not a symbol")
 
     def run(self) -> Program:
         """The program; raises AssemblyError at the first statement that is wrong."""
@@ -174,6 +178,8 @@ class Assembler:
         arguments = split_arguments(rest)
         if any(not argument for argument in arguments):
             raise origin.error(f"an operand of {operation} is missing")
+        if self._far_branch(operation, rest, origin):
+            return
         forms = branch_forms(operation, self._width)
         if forms is not None and len(arguments) == 1 and self._branch(forms, arguments[0], origin):
             if prefix:
@@ -183,6 +189,18 @@ class Assembler:
         operands = [parser.parse(argument, operation) for argument in arguments]
         template = make_template(prefix + operation, operands, self._width)
         self._add(Instruction(origin, template))
+
+    def _far_branch(self, operation: str, rest: str, origin: Origin) -> bool:
+        """Add ``jmp selector:offset``; False if the instruction is no such thing."""
+        opcode = {"jmp": 0xEA, "ljmp": 0xEA, "call": 0x9A, "lcall": 0x9A}.get(operation)
+        selector, colon, target = rest.partition(":")
+        if opcode is None or not colon or "[" in rest:
+            return False
+        if self._width != 32:
+            raise origin.error("a far branch to a number exists only in 32-bit code")
+        parts = self._expression(selector), self._expression(target)
+        self._add(FarBranch(origin, opcode, *parts))
+        return True
 
     def _branch(
         self, forms: tuple[bytes | None, bytes | None], argument: str, origin: Origin
@@ -340,7 +358,8 @@ class Assembler:
         if match is None:
             raise origin.error('.incbin takes a file name in quotes: .incbin "file"')
         skip = self._constant(arguments[1], origin) if len(arguments) > 1 else 0
-        path = find_file(match[1], self._source.path, self._include_dirs, origin)
+        including = Path(origin.file) if self._source.path is not None else None
+        path = find_file(match[1], including, self._include_dirs, origin)
         try:
             data = path.read_bytes()[skip:]
         except OSError as error:

@@ -16,11 +16,14 @@ Quirks found by trying, each with a test in ``tests/emu/test_asm.py``:
 * ``nop`` with an operand becomes a prefetch, ``iret`` and ``pushf`` get a 16-bit prefix, ``sysret``
   is silently ``sysretq``; ``sysretq``, ``sysexitq``, ``lretq`` and ``endbr64`` are unknown, as is
   ``movsd`` without operands: a table holds these.
+* ``[r12+rsp]`` loses ``rsp``: addresses come base first, and each is compared, term by term, with
+  what Capstone reads back.
 * ``push 0x80000000`` in 64-bit code becomes a 16-bit push of 0: such immediates are refused.
 * In 32-bit code ``lgdt`` and segment pushes get an operand-size prefix (which makes ``lgdt`` load
   24 bits of base): it is taken off.
 """
 
+import re
 from collections.abc import Iterable
 from functools import cache
 
@@ -69,7 +72,14 @@ _FIXED = {
     },
 }
 _REFUSED = {
-    32: {"nop ": "nop takes no operand here: pad with .align or .byte"},
+    32: {"nop ": "nop takes no operand here: pad with .align or .byte"}
+    | {
+        name: f"{name} exists only in 64-bit code"
+        for name in (
+            *("movsq", "cmpsq", "stosq", "lodsq", "scasq", "cqo", "cdqe", "swapgs"),
+            *("iretq", "retfq", "pushfq", "popfq"),
+        )
+    },
     64: {
         "nop ": "nop takes no operand here: pad with .align or .byte",
         "iret": "iret is ambiguous in 64-bit code: write iretq, iretd or iretw",
@@ -141,7 +151,10 @@ def _encode_one(text: str, bits: int) -> bytes | EncodingError:
         code, _count = _keystone(bits).asm(text, 0, as_bytes=True)
     except keystone.KsError as error:
         reason = str(error).split(" (KS_ERR")[0].lower()
-        return EncodingError(f"{reason}: {text}")
+        hint = ""
+        if "[" in text and " ptr " not in text:
+            hint = " (if nothing gives its width: byte, word, dword or qword ptr)"
+        return EncodingError(f"{reason}: {text}{hint}")
     return _checked(text, code or b"", bits)
 
 
@@ -199,7 +212,26 @@ def _checked(text: str, code: bytes, bits: int) -> bytes | EncodingError:
     decoded = list(_capstone(bits).disasm_lite(code, 0))
     if len(decoded) != 1 or decoded[0][1] != len(code):
         return EncodingError(f"not an instruction in {bits}-bit code: {text}")
+    if "[" in text and _address_terms(text) != _address_terms(decoded[0][3]):
+        return EncodingError(f"this address cannot be encoded: {text}")
     return code
+
+
+_TERM = re.compile(r"([-+]?)(0x[0-9a-f]+|[0-9]+|[a-z][a-z0-9]*(?:\*[0-9]+)?)")
+
+
+def _address_terms(text: str) -> list[str]:
+    """The addresses in an instruction as sorted sums, whatever the writer's order and signs."""
+    addresses = []
+    for address in re.findall(r"\[([^\]]*)\]", text):
+        registers, number = [], 0
+        for sign, term in _TERM.findall(address.replace(" ", "")):
+            if term[0].isdigit():
+                number += int(sign + term, 0)
+            elif term not in ("riz*1", "eiz*1"):
+                registers.append(term.removesuffix("*1"))
+        addresses.append(f"{sorted(registers)}{number % (1 << 32)}")
+    return sorted(addresses)
 
 
 _CONDITION_NAMES = (

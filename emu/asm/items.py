@@ -109,6 +109,28 @@ class Branch(Item):
         return opcode + distance.to_bytes(width, "little", signed=True)
 
 
+class FarBranch(Item):
+    """A 32-bit jump or call to another code segment: opcode, offset, selector."""
+
+    is_instruction = True
+
+    def __init__(self, origin: Origin, opcode: int, selector: Node, target: Node) -> None:
+        super().__init__(origin)
+        self._opcode = opcode
+        self._selector = selector
+        self._target = target
+        self.size = 7
+
+    def measure(self, scope: Scope) -> int:
+        """Always 7."""
+        return self.size
+
+    def emit(self, scope: Scope) -> bytes:
+        """The encoding (SDM volume 2, JMP ptr16:32 and CALL ptr16:32)."""
+        offset = pack(evaluate(self._target, scope).value, 4)
+        return bytes([self._opcode]) + offset + pack(evaluate(self._selector, scope).value, 2)
+
+
 class Bytes(Item):
     """Constant bytes."""
 
@@ -178,8 +200,8 @@ class Fill(Item):
         count = evaluate(self._count, scope).value
         if count < 0:
             raise EncodingError(f"the count is negative: {count}")
-        # Wide numbers are filled with zeros above their four bytes, narrow ones are cut, as in gas.
-        mask = (1 << (8 * min(self._width, 8))) - 1
+        # A value wider than its field is cut, so that -1 and 0xcccc fill bytes as one expects.
+        mask = (1 << (8 * self._width)) - 1
         unit = (evaluate(self._value, scope).value & mask).to_bytes(self._width, "little")
         return unit * (self.size // self._width) if self._width else b""
 

@@ -7,7 +7,7 @@ assemblers disagree about whether it is the address or what lies there.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from emu.asm.encode import EncodingError, register_names
@@ -28,14 +28,20 @@ from emu.asm.expr import (
 
 _WIDTHS = {"byte": 1, "word": 2, "dword": 4, "qword": 8}
 _OTHER_WIDTHS = frozenset({"fword", "tbyte", "xmmword", "ymmword", "zmmword", "xword", "opaque"})
-_RIP_MARKS = (0x5A3C7E19, 0x5B2D6F0A)
-"""Displacements to find again in an encoding; the second serves if the first is also data."""
+_FAR = 6
+"""Width in bytes of a selector and a 32-bit offset in memory."""
+_RIP_MARK = 0x5A3C7E19
+"""The displacement that stands for the distance to a label, found again in the encoding."""
 
 _REGISTER_WIDTH = re.compile(
     r"(?P<b8>[abcd][lh]|(?:si|di|bp|sp)l|r\d+b)$"
     r"|(?P<b16>[abcd]x|si|di|bp|sp|r\d+w)$"
     r"|(?P<b32>e(?:[abcd]x|si|di|bp|sp)|r\d+d)$"
     r"|(?P<b64>r(?:[abcd]x|si|di|bp|sp|\d+))$"
+)
+_REGISTERS_32 = frozenset(
+    [f"e{name}" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")]
+    + [f"r{number}d" for number in range(8, 16)]
 )
 _WIDTH_OF_GROUP = {"b8": 1, "b16": 2, "b32": 4, "b64": 8}
 
@@ -97,7 +103,10 @@ Piece = str | Immediate | Displacement
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A parsed operand: its text in pieces, and what the instruction as a whole must know."""
+    """A parsed operand: its text in pieces, and what the instruction as a whole must know.
+
+    ``width`` is in bytes, 0 if the operand does not say.
+    """
 
     pieces: tuple[Piece, ...]
     width: int = 0
@@ -129,6 +138,10 @@ class OperandParser:
             return Operand((lower,), width, register=lower)
         parser = Parser(tokenize(text), self._constants, self._locals, self._registers)
         prefix, width = self._width(parser)
+        if mnemonic in ("jmp", "call") and prefix.startswith("fword"):
+            prefix, width = "", _FAR
+        elif mnemonic in ("push", "pop") and not prefix and "[" in text:
+            prefix = "qword ptr " if self._bits == 64 else "dword ptr "
         segment = self._segment(parser)
         if parser.peek() == "[":
             return self._memory(parser, prefix, width, segment, None, movabs)
@@ -137,7 +150,7 @@ class OperandParser:
             return self._memory(parser, prefix, width, segment, node, movabs)
         parser.finish(node)
         if segment:
-            raise ExpressionError(f"write brackets after {segment}")
+            return self._address(prefix, width, segment, node, movabs)
         if isinstance(node, Register):
             return Operand((prefix + node.name,), width, register=node.name)
         immediate = Immediate(node, width, parser.saw_offset or movabs)
@@ -182,8 +195,12 @@ class OperandParser:
             inner = parser.expression()
         parser.expect("]")
         parser.finish(inner)
-        terms = _terms(inner if outside is None else Binary("+", outside, inner))
-        registers, rest = _split(terms)
+        if outside is not None:
+            inner = Binary("+", outside, inner)
+        return self._address(prefix, width, segment, inner, full)
+
+    def _address(self, prefix: str, width: int, segment: str, inner: Node, full: bool) -> Operand:
+        registers, rest = _split(_terms(inner))
         head = f"{prefix}{segment}["
         if any(name in ("rip", "eip") for name, _scale in registers):
             if len(registers) > 1 or registers[0][1] != 1:
@@ -191,9 +208,11 @@ class OperandParser:
             if self._bits != 64:
                 raise ExpressionError("there is no rip in 32-bit code")
             if not isinstance(rest, Number):
-                mark = Number(_RIP_MARKS[0])
+                mark = Number(_RIP_MARK)
                 pieces = (f"{head}{registers[0][0]}", Displacement(mark, self._bits), "]")
                 return Operand(pieces, width, rip_target=rest)
+        # Keystone takes the first for the base and drops a stack pointer in second place.
+        registers.sort(key=lambda found: (found[1] != 1, found[0] not in ("rsp", "esp")))
         body = "+".join(name if scale == 1 else f"{name}*{scale}" for name, scale in registers)
         if not registers:
             # Without this index Keystone encodes most absolute addresses relative to rip.
@@ -201,7 +220,8 @@ class OperandParser:
         if isinstance(rest, Number) and rest.value == 0 and registers:
             return Operand((f"{head}{body}]",), width)
         full = full and not registers
-        return Operand((head + body, Displacement(rest, self._bits, full), "]"), width)
+        bits = 32 if registers and registers[0][0] in _REGISTERS_32 else self._bits
+        return Operand((head + body, Displacement(rest, bits, full), "]"), width)
 
 
 def _terms(node: Node, sign: int = 1) -> list[tuple[int, Node]]:
@@ -267,15 +287,13 @@ class Template:
         """Normal text with every symbol's value; raises ExpressionError or EncodingError."""
         if self.text is not None:
             return self.text
-        return "".join(
-            piece if isinstance(piece, str) else piece.render(scope) for piece in self.pieces
-        )
+        return _join(self.pieces, scope)
 
     def patch_rip(self, code: bytes, scope: Scope) -> bytes:
         """``code`` with the mark replaced by the distance to the target."""
         if self.rip_target is None:
             return code
-        mark = _RIP_MARKS[0].to_bytes(4, "little")
+        mark = _RIP_MARK.to_bytes(4, "little")
         if code.count(mark) != 1:
             raise EncodingError("cannot tell the displacement from the immediate operand")
         target, degree = evaluate(self.rip_target, scope)
@@ -287,10 +305,18 @@ class Template:
         return code.replace(mark, distance.to_bytes(4, "little", signed=True))
 
 
+def _join(pieces: Sequence[Piece], scope: Scope) -> str:
+    texts = [piece if isinstance(piece, str) else piece.render(scope) for piece in pieces]
+    # Keystone takes no sign in front of a lone address.
+    return "".join(texts).replace("[+", "[")
+
+
 def make_template(mnemonic: str, operands: list[Operand], bits: int) -> Template:
     """Join a mnemonic and its operands; raises EncodingError for what cannot be meant."""
     if mnemonic == "movsx" and len(operands) == 2 and operands[1].width == 4:
         mnemonic = "movsxd"
+    if mnemonic in ("jmp", "call") and operands and operands[0].width == _FAR:
+        mnemonic = f"l{mnemonic}"
     pieces: list[Piece] = [mnemonic]
     rip_target: Node | None = None
     for index, operand in enumerate(operands):
@@ -301,10 +327,7 @@ def make_template(mnemonic: str, operands: list[Operand], bits: int) -> Template
             pieces.extend(operand.pieces)
         rip_target = operand.rip_target or rip_target
     constant = all(isinstance(piece, str) or isinstance(piece.node, Number) for piece in pieces)
-    text = None
-    if constant:
-        nowhere = Scope({})
-        text = "".join(p if isinstance(p, str) else p.render(nowhere) for p in pieces)
+    text = _join(pieces, Scope({})) if constant else None
     return Template(tuple(pieces), bits, rip_target, text)
 
 
