@@ -1,0 +1,272 @@
+"""Event channels: Xen's two-level ports, and the virtual interrupt that they raise.
+
+A port is a number of one domain. Raising it sets a bit in the domain's ``shared_info``; if the
+guest has not masked the port, a selector bit and ``evtchn_upcall_pending`` follow, and the domain
+is entered at its event callback as soon as it has not masked upcalls. The bits belong to the guest
+as much as to the hypervisor: nothing here trusts them, and only what is in ``Channel`` decides
+where an event goes.
+
+Invariants: an interdomain channel's two ends name each other; at most one port per virtual
+interrupt; port 0 is never in use. Results are Xen's errnos, and nothing is changed on failure.
+
+Source: event_channel.h for the operations, xen.h (shared_info, vcpu_info) for the bits.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from emu.units import ENTRIES, PAGE_SHIFT
+from hypervisor.abi import (
+    EVTCHN_2L_NR_CHANNELS,
+    NR_VIRQS,
+    Errno,
+    EvtchnStat,
+    SharedInfo,
+    VcpuInfo,
+    Virq,
+    offset_of,
+)
+from hypervisor.domain import Domain
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+_PENDING: Final = offset_of(SharedInfo, "evtchn_pending") >> 3
+_MASK: Final = offset_of(SharedInfo, "evtchn_mask") >> 3
+_SELECTOR: Final = offset_of(VcpuInfo, "evtchn_pending_sel") >> 3
+_UPCALL_PENDING: Final = offset_of(VcpuInfo, "evtchn_upcall_pending")
+_UPCALL_MASK: Final = offset_of(VcpuInfo, "evtchn_upcall_mask")
+_PER_VCPU: Final = (Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU)
+
+_EINVAL: Final = -int(Errno.EINVAL)
+_ENOENT: Final = -int(Errno.ENOENT)
+_ENOSPC: Final = -int(Errno.ENOSPC)
+_EEXIST: Final = -int(Errno.EEXIST)
+
+
+@dataclass(slots=True)
+class Channel:
+    """One port in use. ``remote`` is a domain id (interdomain, unbound) and ``remote_port`` its
+    port (interdomain); ``virq`` the virtual interrupt."""
+
+    state: EvtchnStat
+    remote: int = 0
+    remote_port: int = 0
+    virq: int = 0
+
+
+class Events:
+    """All domains' ports."""
+
+    def __init__(self, hv: "Hypervisor") -> None:
+        self._hv = hv
+        self._bytes = hv.machine.memory.bytes
+        self._words = hv.machine.memory.words
+        self._ports: dict[int, dict[int, Channel]] = {}
+
+    # -- life ------------------------------------------------------------------------------
+
+    def init_domain(self, domain: Domain) -> None:
+        """A new domain has no ports."""
+        self._ports[domain.id] = {}
+
+    def close_all(self, domain: Domain) -> None:
+        """A domain ends: its ports are closed, the other ends learn of it as in ``close``."""
+        self.reset(domain)
+        del self._ports[domain.id]
+        self._hv.scheduler.forget(domain)
+
+    def reset(self, domain: Domain) -> int:
+        """Close every port. Returns 0."""
+        for port in sorted(self._ports[domain.id]):
+            self.close(domain, port)
+        return 0
+
+    # -- bits ------------------------------------------------------------------------------
+
+    def deliverable(self, domain: Domain) -> bool:
+        """True if the domain is to be entered at its event callback now."""
+        at = domain.shared_info << PAGE_SHIFT
+        data = self._bytes
+        return (
+            data[at + _UPCALL_PENDING] != 0
+            and data[at + _UPCALL_MASK] == 0
+            and domain.event_callback is not None
+        )
+
+    def wanted(self, domain: Domain) -> bool:
+        """True if an upcall is pending and not masked, whether or not there is a callback."""
+        at = domain.shared_info << PAGE_SHIFT
+        return self._bytes[at + _UPCALL_PENDING] != 0 and self._bytes[at + _UPCALL_MASK] == 0
+
+    def mask_upcalls(self, domain: Domain, masked: bool) -> None:
+        """Set the virtual interrupt flag's opposite."""
+        self._bytes[(domain.shared_info << PAGE_SHIFT) + _UPCALL_MASK] = masked
+        self._hv.machine.coherence.wrote(domain.shared_info)
+
+    def raise_port(self, domain: Domain, port: int) -> None:
+        """An event arrives at a port: set what is to be set, and wake the domain if it waits."""
+        if domain.exit is not None:
+            return
+        words = self._words
+        base = domain.shared_info * ENTRIES
+        group, bit = port >> 6, 1 << (port & 63)
+        if words[base + _PENDING + group] & bit:
+            return
+        words[base + _PENDING + group] |= bit
+        self._hv.machine.coherence.wrote(domain.shared_info)
+        domain.counters["events"] += 1
+        if not words[base + _MASK + group] & bit:
+            self._select(domain, group)
+        if self._hv.scheduler.polls_for(domain, port):
+            self._hv.scheduler.wake(domain)
+
+    def _select(self, domain: Domain, group: int) -> None:
+        """Set the selector bit of a group of ports; if it was clear, the upcall becomes pending."""
+        words = self._words
+        at = domain.shared_info * ENTRIES + _SELECTOR
+        bit = 1 << group
+        if words[at] & bit:
+            return
+        words[at] |= bit
+        pending = (domain.shared_info << PAGE_SHIFT) + _UPCALL_PENDING
+        if self._bytes[pending]:
+            return
+        self._bytes[pending] = 1
+        self._hv.scheduler.wake(domain)
+
+    def raise_virq(self, domain: Domain, virq: int) -> None:
+        """A virtual interrupt; nothing happens if the domain has not bound it."""
+        port = self.port_of(domain, virq)
+        if port:
+            self.raise_port(domain, port)
+
+    def port_of(self, domain: Domain, virq: int) -> int:
+        """The port bound to a virtual interrupt, or 0."""
+        for port, channel in self._ports[domain.id].items():
+            if channel.state is EvtchnStat.virq and channel.virq == virq:
+                return port
+        return 0
+
+    def pending(self, domain: Domain, port: int) -> bool:
+        """True if the port's pending bit is set."""
+        word = self._words[domain.shared_info * ENTRIES + _PENDING + (port >> 6)]
+        return bool(word >> (port & 63) & 1)
+
+    def masked(self, domain: Domain, port: int) -> bool:
+        """True if the guest has masked the port."""
+        word = self._words[domain.shared_info * ENTRIES + _MASK + (port >> 6)]
+        return bool(word >> (port & 63) & 1)
+
+    def _clear(self, domain: Domain, port: int) -> None:
+        self._words[domain.shared_info * ENTRIES + _PENDING + (port >> 6)] &= ~(1 << (port & 63))
+        self._hv.machine.coherence.wrote(domain.shared_info)
+
+    # -- operations ------------------------------------------------------------------------
+
+    @staticmethod
+    def valid(port: int) -> bool:
+        """True if a domain can have such a port."""
+        return 0 <= port < EVTCHN_2L_NR_CHANNELS
+
+    def channel(self, domain: Domain, port: int) -> Channel | None:
+        """What a port is bound to, None if it is closed."""
+        return self._ports[domain.id].get(port)
+
+    def _free_port(self, domain: Domain) -> int:
+        ports = self._ports[domain.id]
+        for port in range(1, EVTCHN_2L_NR_CHANNELS):
+            if port not in ports:
+                return port
+        return _ENOSPC
+
+    def _open(self, domain: Domain, channel: Channel) -> int:
+        port = self._free_port(domain)
+        if port > 0:
+            self._ports[domain.id][port] = channel
+        return port
+
+    def alloc_unbound(self, domain: Domain, remote: int) -> int:
+        """A port of ``domain`` that domain ``remote`` may bind. Returns it, or -ENOSPC."""
+        return self._open(domain, Channel(EvtchnStat.unbound, remote))
+
+    def bind_interdomain(self, domain: Domain, remote: Domain, remote_port: int) -> int:
+        """Connect a new port to one that ``remote`` left for this domain.
+
+        Returns the port, -EINVAL if there is no such offer, or -ENOSPC. The new port is raised at
+        once, since what was sent before is lost.
+        """
+        if self._free_port(domain) < 0:
+            return _ENOSPC
+        other = self.channel(remote, remote_port)
+        if other is None or other.state is not EvtchnStat.unbound or other.remote != domain.id:
+            return _EINVAL
+        port = self._open(domain, Channel(EvtchnStat.interdomain, remote.id, remote_port))
+        other.state, other.remote, other.remote_port = EvtchnStat.interdomain, domain.id, port
+        self.raise_port(domain, port)
+        return port
+
+    def bind_virq(self, domain: Domain, virq: int, vcpu: int) -> int:
+        """A port for a virtual interrupt: it, -EINVAL, -ENOENT (no such vCPU) or -EEXIST."""
+        if virq >= NR_VIRQS or (vcpu and virq not in _PER_VCPU):
+            return _EINVAL
+        if vcpu:
+            return _ENOENT
+        if self.port_of(domain, virq):
+            return _EEXIST
+        return self._open(domain, Channel(EvtchnStat.virq, virq=virq))
+
+    def bind_ipi(self, domain: Domain, vcpu: int) -> int:
+        """A port by which the domain interrupts itself: it, -ENOENT or -ENOSPC."""
+        if vcpu:
+            return _ENOENT
+        return self._open(domain, Channel(EvtchnStat.ipi))
+
+    def bind_vcpu(self, domain: Domain, port: int, vcpu: int) -> int:
+        """Direct a port's events to a vCPU; there is one, so only the checks remain."""
+        if vcpu:
+            return _ENOENT
+        channel = self.channel(domain, port)
+        if channel is None or channel.state is EvtchnStat.ipi:
+            return _EINVAL
+        if channel.state is EvtchnStat.virq and channel.virq in _PER_VCPU:
+            return _EINVAL
+        return 0
+
+    def close(self, domain: Domain, port: int) -> int:
+        """Close a port; the other end of an interdomain channel becomes unbound. 0 or -EINVAL."""
+        channel = self.channel(domain, port)
+        if channel is None:
+            return _EINVAL
+        if channel.state is EvtchnStat.interdomain:
+            other = self._ports[channel.remote][channel.remote_port]
+            other.state, other.remote, other.remote_port = EvtchnStat.unbound, domain.id, 0
+        self._clear(domain, port)
+        # The other end may be a port of this domain, so it is looked up again.
+        self._ports[domain.id].pop(port)
+        return 0
+
+    def send(self, domain: Domain, port: int) -> int:
+        """Raise the other end. An unbound port swallows it. 0 or -EINVAL."""
+        channel = self.channel(domain, port)
+        if channel is None:
+            return _EINVAL
+        if channel.state is EvtchnStat.interdomain:
+            self.raise_port(self._hv.domains[channel.remote], channel.remote_port)
+        elif channel.state is EvtchnStat.ipi:
+            self.raise_port(domain, port)
+        elif channel.state is not EvtchnStat.unbound:
+            return _EINVAL
+        return 0
+
+    def unmask(self, domain: Domain, port: int) -> int:
+        """Clear a port's mask; an event that waited behind it becomes pending. 0 or -EINVAL."""
+        if not self.valid(port):
+            return _EINVAL
+        if self.masked(domain, port):
+            word = domain.shared_info * ENTRIES + _MASK + (port >> 6)
+            self._words[word] &= ~(1 << (port & 63))
+            self._hv.machine.coherence.wrote(domain.shared_info)
+            if self.pending(domain, port):
+                self._select(domain, port >> 6)
+        return 0
