@@ -167,7 +167,7 @@ def _own_encoding(text: str, bits: int) -> bytes | EncodingError | None:
     fixed = _FIXED[bits].get(text)
     if fixed is not None:
         return fixed
-    if bits == 64 and first == "push" and rest.startswith("0x"):
+    if bits == 64 and first == "push" and _HEXADECIMAL.match(rest):
         value = int(rest, 16)
         if 1 << 31 <= value < (1 << 64) - (1 << 31):
             return EncodingError(f"{rest} does not fit in push's sign-extended 32 bits")
@@ -217,6 +217,7 @@ def _checked(text: str, code: bytes, bits: int) -> bytes | EncodingError:
     return code
 
 
+_HEXADECIMAL = re.compile(r"0x[0-9a-f]+\Z")
 _TERM = re.compile(r"([-+]?)(0x[0-9a-f]+|[0-9]+|[a-z][a-z0-9]*(?:\*[0-9]+)?)")
 
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from emu.asm.source import Line, Origin, SourceFile, find_file, load_source
 
 MAX_DEPTH = 64
-MAX_LINES = 1_000_000
+MAX_LINES = 200_000
 
 _LABEL = re.compile(r"\s*([A-Za-z_.$][\w.$]*|\d+)\s*:(?!:)")
 _ASSIGN = re.compile(r"\s*([A-Za-z_.$][\w.$]*)\s*=(?!=)(.*)")

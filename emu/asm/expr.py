@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+MAX_TOKENS = 200
+"""Longest expression: parsing and evaluation recurse, and must not exhaust Python's stack."""
+
 
 class ExpressionError(ValueError):
     """An expression is malformed or cannot be evaluated; the text says why, without position."""
@@ -267,6 +270,8 @@ class Parser:
         locals_: Mapping[str, int],
         registers: frozenset[str] = frozenset(),
     ) -> None:
+        if len(tokens) > MAX_TOKENS:
+            raise ExpressionError(f"the expression has more than {MAX_TOKENS} parts")
         self.tokens = tokens
         self.position = 0
         self.saw_offset = False

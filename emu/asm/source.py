@@ -99,7 +99,11 @@ def find_file(
     places = ([including.parent] if including is not None else []) + list(include_dirs)
     for place in places:
         candidate = place / name
-        if candidate.is_file():
-            return candidate
+        try:
+            if candidate.is_file():
+                return candidate
+        except OSError:
+            # A directory that may not be searched, or a name too long: not there.
+            continue
     looked = ", ".join(str(place) for place in places) or "nowhere: no include directory is given"
     raise origin.error(f'cannot find "{name}" (looked in {looked})')
