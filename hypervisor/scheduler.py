@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 NANOSECONDS: Final = 1_000_000_000
 WALL_CLOCK: Final = 1_104_537_600
 """Seconds since 1970 at which every machine is switched on: 2005-01-01. Never the host's clock."""
+DEFAULT_PERIOD: Final = 10_000_000
+"""Nanoseconds between the ticks of a domain that asked for nothing else (Xen's 100 Hz)."""
 _TIME: Final = offset_of(VcpuInfo, "time")
 _WALL: Final = offset_of(SharedInfo, "wc_version")
 _TIME_INFO: Final = struct.Struct("<IIQQIbB2x")
@@ -62,7 +64,7 @@ class Scheduler:
         self._polling: set[int] = set()
         self._poll_deadlines: dict[int, int] = {}
         self._periods: dict[int, int] = {}
-        self._ticks: dict[int, int] = {}
+        self._last_tick: dict[int, int] = {}
         self._asleep: set[int] = set()
         """Domains that were blocked when they were paused."""
         self._refreshed: dict[int, int] = {}
@@ -107,17 +109,28 @@ class Scheduler:
             self._arm(domain, deadline)
 
     def set_period(self, domain: Domain, period: int | None) -> None:
-        """VIRQ_TIMER every ``period`` ns from now on, or not any more."""
-        self._ticks.pop(domain.id, None)
+        """VIRQ_TIMER every ``period`` ns while it runs, or not any more."""
         if period is None:
-            self._periods.pop(domain.id, None)
+            self._periods[domain.id] = 0
         else:
             self._periods[domain.id] = period
-            self._tick(domain)
+            self._last_tick[domain.id] = self.now()
+            if self.now() + period < self._slice_end:
+                self._machine.stop()
 
-    def _tick(self, domain: Domain) -> None:
-        self._ticks[domain.id] = self.now() + self._periods[domain.id]
-        self._arm(domain, self._ticks[domain.id])
+    def _tick(self, domain: Domain) -> int:
+        """Give the running domain the tick that is due. Returns ns until the next.
+
+        Only a domain that runs has ticks: they never wake one that waits, as in Xen.
+        """
+        period = self._periods.get(domain.id, DEFAULT_PERIOD)
+        if not period or not self._hv.events.port_of(domain, Virq.TIMER):
+            return _UNLIMITED
+        now = self.now()
+        if now - self._last_tick.get(domain.id, 0) >= period:
+            self._last_tick[domain.id] = now
+            self._hv.events.raise_virq(domain, Virq.TIMER)
+        return self._last_tick.get(domain.id, 0) + period - now
 
     def _arm(self, domain: Domain, deadline: int) -> None:
         timers = self._timers
@@ -138,7 +151,6 @@ class Scheduler:
             in (
                 domain.timer_deadline,
                 self._poll_deadlines.get(number),
-                self._ticks.get(number),
             )
         )
 
@@ -154,7 +166,6 @@ class Scheduler:
     def _expire(self) -> None:
         """Let every timer fire whose time has come."""
         now = self.now()
-        events = self._hv.events
         while True:
             deadline = self._next_deadline()
             if deadline is None or deadline > now:
@@ -163,16 +174,9 @@ class Scheduler:
             domain = self._hv.domains[number]
             if self._poll_deadlines.get(number) == deadline:
                 self.wake(domain)
-            if self._ticks.get(number) == deadline:
-                del self._ticks[number]
-                events.raise_virq(domain, Virq.TIMER)
-                # A domain that sleeps on gets no further ticks until it runs (``_slice``): they
-                # could not wake it either, and time would go on for ever without a guest.
-                if domain.state is State.RUNNABLE:
-                    self._tick(domain)
             if domain.timer_deadline == deadline:
                 domain.timer_deadline = None
-                events.raise_virq(domain, Virq.TIMER)
+                self._hv.events.raise_virq(domain, Virq.TIMER)
 
     # -- states ----------------------------------------------------------------------------
 
@@ -223,7 +227,7 @@ class Scheduler:
         """A domain is gone."""
         self._asleep.discard(domain.id)
         self._polling.discard(domain.id)
-        for kept in (self._poll_deadlines, self._periods, self._ticks, self._refreshed):
+        for kept in (self._poll_deadlines, self._periods, self._last_tick, self._refreshed):
             kept.pop(domain.id, None)
 
     # -- running ---------------------------------------------------------------------------
@@ -270,8 +274,7 @@ class Scheduler:
         self._last = domain.id
         hv.switch_to(domain)
         self._write_time(domain)
-        if domain.id in self._periods and domain.id not in self._ticks:
-            self._tick(domain)
+        budget = min(budget, self._tick(domain))
         if hv.events.deliverable(domain):
             hv.traps.deliver_upcall(domain)
             if domain.state is not State.RUNNABLE:
