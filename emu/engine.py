@@ -13,6 +13,9 @@ Quirks of Unicorn 2.1.4 that have their one home here:
 - IN and OUT never fault: turned into a trap by arming an I/O breakpoint from within the
   instruction's hook (``_on_port``).
 - #UD hooks swallow Python errors; every callback here records them itself (``_guard``).
+- A block is translated whole, so that code leading into a page that cannot be fetched faults at
+  the block's start, before its instructions ran: ``emu.machine`` recognises that, and runs up to
+  the boundary with ``run_to``.
 - A non-zero ``until`` corrupts CR2: exits are switched to an empty set and ``until`` is 0.
 - There is no exact way to count instructions or to stop at one: a machine-code stub counts down a
   cell before each instruction and asks the engine to stop when it is used up (``_counter_stub``).
@@ -378,6 +381,16 @@ class Engine:
             text = uclib.uc_strerror(status).decode()
             raise MachineError(f"Unicorn stopped at {at:#x}: {text}")
         return at
+
+    def run_to(self, rip: int, end: int, instructions: int) -> int:
+        """Like ``run``, and stop before the instruction at ``end``; slow, for rare use."""
+        self._uc.ctl_set_exits([end])
+        try:
+            return self.run(rip, instructions)
+        finally:
+            self._uc.ctl_set_exits([])
+            # Exits are compiled into what was translated meanwhile.
+            self._uc.ctl_flush_tb()
 
     def stop(self) -> None:
         """Leave ``run`` after the instruction in hand; for callbacks."""

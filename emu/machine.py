@@ -15,11 +15,14 @@ from enum import Enum
 
 from emu.coherence import Coherence
 from emu.cpu import CODE64, CS, DATA, DS, ES, FS, GS, RAX, RBX, RCX, RDX, RIP, SS, Cpu
+from emu.disasm import disassemble
 from emu.engine import Engine
 from emu.errors import MachineError
 from emu.memory import Memory
-from emu.trap import UD, Trap, TrapKind
-from emu.units import MA, VA
+from emu.paging import PF_I
+from emu.trap import PF, UD, Trap, TrapKind
+from emu.units import MA, PAGE_MASK, VA
+from emu.walk import walk
 
 CR0_BOOT = 0x8005_0033
 """PG AM WP NE ET MP PE: paging with write protection, as every modern kernel sets it."""
@@ -66,6 +69,7 @@ class Machine:
         self._base = 0
         self._budget = 0
         self._stop_asked = False
+        self._fetched_ahead_to: VA | None = None
         calls = self._engine.callbacks
         calls.interrupt = self._interrupt
         calls.invalid = self._invalid
@@ -111,8 +115,16 @@ class Machine:
             self.coherence.settle()
         self._stop_asked = False
         self._budget = instructions
+        cell = self._cell
         try:
             self._engine.run(self.cpu.words[RIP], instructions)
+            while self._fetched_ahead_to is not None:
+                end, self._fetched_ahead_to = self._fetched_ahead_to, None
+                self._engine.run_to(self.cpu.words[RIP], end, cell[0])
+                if self._stop_asked or cell[0] <= 0:
+                    break
+                if self._fetched_ahead_to is None:
+                    self._engine.run(self.cpu.words[RIP], cell[0])
         finally:
             used_up = self._cell[0] < 0
             self._base = self.position
@@ -153,13 +165,36 @@ class Machine:
         if cpu.exception_is_int:
             trap = Trap(TrapKind.SOFTWARE_INTERRUPT, vector, 0, VA(0), rip, rip, self.position)
         else:
-            address = cpu.cr2 if vector == 14 else VA(0)
+            address = cpu.cr2 if vector == PF else VA(0)
+            if vector == PF and cpu.error_code & PF_I and address >> 12 == (rip >> 12) + 1:
+                end = self._runs_up_to(rip, address)
+                if end != rip:
+                    self._fetched_ahead_to = end
+                    self._engine.stop()
+                    return
             trap = Trap(
                 TrapKind.EXCEPTION, vector, cpu.error_code, address, rip, rip, self.position
             )
         self.on_trap(trap)
         if self.coherence.pending:
             self.coherence.settle()
+
+    def _runs_up_to(self, rip: VA, fault: VA) -> VA:
+        """Start of the straight-line instruction that the fetch fault belongs to.
+
+        The engine reports it for the block that begins at ``rip``; the CPU would first run what
+        lies before the page of ``fault`` (SDM volume 3A, 6.5: faults are precise).
+        """
+        boundary = fault & ~PAGE_MASK
+        found = walk(self.memory, self.cpu.cr3, rip)
+        if found.ma is None:
+            return rip
+        code = self.memory.read(found.ma, boundary - rip)
+        # Too few bytes are left for the last one if it continues in the next page.
+        for instruction in disassemble(code, rip, self.cpu.bits):
+            if instruction.is_bad:
+                return instruction.address
+        return VA(boundary)
 
     def _invalid(self) -> None:
         rip = self.cpu.rip

@@ -129,6 +129,34 @@ def test_port_io_traps_before_it_has_an_effect(text: str) -> None:
     assert [words[r] for r in (RAX, RDX, RSI, RDI, RCX)] == [7, 0x80, 0x20000, 0x20000, 3]
 
 
+@pytest.mark.parametrize(("spans", "budget"), [(False, 100), (True, 100), (False, 3)])
+def test_a_fetch_fault_comes_after_what_lies_before_the_page(spans: bool, budget: int) -> None:
+    """The engine translates ahead and reports the fault for the whole block."""
+    bare = Bare()
+    bare.map(0, 0x100, USER_RO)
+    frame = bare.machine.memory.frame(MFN(0x100))
+    code = assemble_bytes("inc rax\n" * 4) + (b"\x48\xb8" if spans else b"")
+    frame[4096 - len(code) :] = code
+    start = WINDOW + 4096 - len(code)
+    bare.machine.cpu.rip = start
+    ending = bare.machine.run(budget)
+    if budget == 3:
+        assert (ending, bare.traps, bare.machine.position) == (Ending.BUDGET, [], 3)
+        ending = bare.machine.run(100)
+    (trap,) = bare.traps
+    assert ending is Ending.STOPPED
+    assert (trap.vector, trap.error_code & 0x11, trap.address) == (PF, 0x10, WINDOW + 4096)
+    assert trap.rip == start + 12
+    assert bare.machine.cpu.words[RAX] == 4
+    # Nothing of the detour is left: with the page there, the code runs on.
+    bare.map(1, 0x101, USER_RO)
+    bare.machine.memory.frame(MFN(0x101))[:] = b"\0" * 8 + b"\xcc" * 4088
+    bare.traps.clear()
+    bare.machine.cpu.rip = start
+    assert bare.machine.run(100) is Ending.STOPPED
+    assert [t.vector for t in bare.traps] == [BP]
+
+
 def test_a_handler_redirects_syscall_exactly() -> None:
     bare = Bare()
     bare.code("syscall\n ud2\n nop\n inc rax\n int3")
