@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from emu import Trap
 from emu.units import MFN, VA
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ class Domain:
     event_callback: Callback | None = None
     failsafe_callback: Callback | None = None
     syscall_callback: Callback | None = None
+    syscall32_callback: Callback | None = None
+    """Registered and kept; the emulated CPU has no SYSCALL in compatibility mode."""
+    sysenter_callback: Callback | None = None
     kernel_ss: int = 0
     kernel_sp: VA = VA(0)
     gdt_frames: tuple[MFN, ...] = ()
@@ -132,7 +136,7 @@ class Domain:
 
     # evidence
     counters: Counter[str] = field(default_factory=Counter)
-    recent: deque[Happening] = field(default_factory=lambda: deque(maxlen=16))
+    recent: deque[Happening | Trap] = field(default_factory=lambda: deque(maxlen=16))
 
     def __hash__(self) -> int:
         return self.id
