@@ -189,9 +189,7 @@ def _one_update(hv: "Hypervisor", tables: Domain, owner: Domain, ptr: int, value
 
 
 @hypercall(Hypercall.mmuext_op, 4)
-def mmuext_op(
-    hv: "Hypervisor", domain: Domain, ops: int, count: int, done: int, domid: int
-) -> int:
+def mmuext_op(hv: "Hypervisor", domain: Domain, ops: int, count: int, done: int, domid: int) -> int:
     """Apply ``count`` extended operations; stops at the first that fails, as ``mmu_update``."""
     number = _batch_count(count, done, hv, domain)
     if number < 0:
@@ -227,7 +225,8 @@ def _unpin(hv: "Hypervisor", _domain: Domain, owner: Domain, mfn: int, _arg2: in
     return hv.paging.unpin(mfn, owner)
 
 
-def _new_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+def new_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+    """MMUEXT_NEW_BASEPTR, which is also what MOV to CR3 means. Returns 0 or a negative errno."""
     if owner is not domain:
         return _EPERM
     answer = hv.paging.get_table(mfn, PageType.L4, domain)
@@ -345,7 +344,7 @@ _OPERATIONS: dict[int, Operation] = {
     MmuExt.PIN_L3_TABLE: _pin(3),
     MmuExt.PIN_L4_TABLE: _pin(4),
     MmuExt.UNPIN_TABLE: _unpin,
-    MmuExt.NEW_BASEPTR: _new_baseptr,
+    MmuExt.NEW_BASEPTR: new_baseptr,
     MmuExt.NEW_USER_BASEPTR: _new_user_baseptr,
     MmuExt.TLB_FLUSH_LOCAL: _flush,
     MmuExt.INVLPG_LOCAL: _invlpg,
