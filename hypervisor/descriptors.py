@@ -1,0 +1,251 @@
+"""Segment descriptors of a guest: what it may have, where they are, and the GDT window.
+
+The GDT of every domain lies at the same linear address, the start of the per-domain L4 slot: 14
+pages that the guest gave with ``set_gdt``, then the hypervisor's page with the flat segments of the
+ABI, then nothing. GDTR never changes. Pages not given show a page of zeros, whose descriptors are
+not present, so that loading one is #GP(selector) and not a #PF in the hypervisor's range.
+
+Invariants: a frame in the window has type ``SEG_DESC``, so that no guest can write it; every
+descriptor in such a frame passed ``check_descriptor``; what passes has DPL 3 (code and data) or
+is harmless. The window's entries are for the supervisor only, and writable, because the CPU
+sets the Accessed bit of a descriptor that it loads.
+
+Source: Intel SDM volume 3A, 3.4.5 and 3.5; volume 2, IRET and MOV to a segment register;
+xen/arch-x86/xen-x86_64.h (FLAT_*). What Xen 4.17 lets pass was read in its descriptor checks.
+"""
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from emu.cpu import CODE64, DATA
+from emu.paging import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_RW
+from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA, is_canonical
+from hypervisor.abi import (
+    FIRST_RESERVED_GDT_BYTE,
+    FIRST_RESERVED_GDT_ENTRY,
+    FIRST_RESERVED_GDT_PAGE,
+    Errno,
+    Flat64,
+)
+from hypervisor.domain import Domain
+from hypervisor.frames import PageType
+from hypervisor.paging import PERDOMAIN_SLOT
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+GDT_BASE: Final = VA(0xFFFF_0000_0000_0000 | PERDOMAIN_SLOT << 39)
+"""Linear address of every domain's GDT."""
+GDT_LIMIT: Final = 0xFFFF
+"""All 16 pages; how many descriptors the guest announced makes no difference, as in Xen."""
+
+_P: Final = 1 << 47
+_S: Final = 1 << 44
+_A: Final = 1 << 40
+_CODE: Final = 1 << 43
+_CONFORMING: Final = 1 << 42
+_RW: Final = 1 << 41
+_L: Final = 1 << 53
+_DB: Final = 1 << 54
+_G: Final = 1 << 55
+_DPL: Final = 3 << 45
+_DPL_SHIFT: Final = 45
+_TYPE_SHIFT: Final = 40
+_CALL_GATE: Final = 0xC
+_FLAT_LIMIT: Final = 0xFFFF | 0xF << 48
+
+RING3_CS64: Final = CODE64 << 32 | 0xFFFF
+RING3_DS: Final = DATA << 32 | 0xFFFF
+RING3_CS32: Final = _FLAT_LIMIT | _G | _DB | _P | _S | _DPL | _CODE | _RW | _A
+
+_PAGE: Final = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_NX
+_ZERO_PAGE: Final = PTE_P | PTE_A | PTE_NX
+_EINVAL: Final = -int(Errno.EINVAL)
+_SEG_DESC: Final = int(PageType.SEG_DESC)
+
+
+class Segment(NamedTuple):
+    """What a segment register's hidden part gets from a descriptor; ``limit`` in bytes."""
+
+    selector: int
+    attributes: int
+    base: int
+    limit: int
+
+
+def unpack_segment(selector: int, descriptor: int) -> Segment:
+    """The hidden part that loading this code or data descriptor gives."""
+    base = descriptor >> 16 & 0xFF_FFFF | descriptor >> 32 & 0xFF00_0000
+    limit = descriptor & 0xFFFF | descriptor >> 32 & 0xF_0000
+    if descriptor & _G:
+        limit = limit << 12 | 0xFFF
+    return Segment(selector, descriptor >> 32 & 0x00F0_FF00 | _A >> 32, base, limit)
+
+
+def gate_selector_okay(selector: int) -> bool:
+    """True if a gate to this code selector cannot reach a segment of the hypervisor's own."""
+    return (
+        selector >> 3 < FIRST_RESERVED_GDT_ENTRY
+        or selector == Flat64.KERNEL_CS
+        or bool(selector & 4)
+    )
+
+
+def check_descriptor(descriptor: int) -> int | None:
+    """The descriptor as a 64-bit guest may have it, or None if it may not have it at all.
+
+    Code and data segments get DPL 3, the only ring of a 64-bit guest. A call gate gets DPL 0, so
+    that using it is a #GP that names it.
+    """
+    if not descriptor & _P:
+        return descriptor
+    if descriptor & _S:
+        return descriptor | _DPL
+    kind = descriptor >> _TYPE_SHIFT & 0xF
+    if kind == 0:
+        return descriptor | _DPL
+    if kind != _CALL_GATE or not gate_selector_okay(descriptor >> 16 & 0xFFFF):
+        return None
+    if descriptor >> 32 & 0xFF:
+        return None
+    return descriptor & ~_DPL
+
+
+class Descriptors:
+    """The GDT window of every domain, and lookups in it as the CPU would do them."""
+
+    def __init__(self, hv: "Hypervisor") -> None:
+        self._hv = hv
+        self._words = hv.machine.memory.words
+        self._frames = hv.frames
+        self._flat = hv.frames.hypervisor_frame()
+        self._zero = hv.frames.hypervisor_frame()
+        first = self._flat * ENTRIES
+        for selector, descriptor in (
+            (Flat64.RING3_CS32, RING3_CS32),
+            (Flat64.RING3_SS64, RING3_DS),
+            (Flat64.RING3_CS64, RING3_CS64),
+        ):
+            self._words[first + (selector - FIRST_RESERVED_GDT_BYTE >> 3)] = descriptor
+        hv.machine.cpu.set_descriptor_table(GDT_BASE, GDT_LIMIT)
+
+    # -- the window ------------------------------------------------------------------------
+
+    def _entry(self, domain: Domain, page: int, mfn: MFN, flags: int) -> None:
+        self._words[domain.window_l1 * ENTRIES + page] = mfn << PAGE_SHIFT | flags
+
+    def init_window(self, domain: Domain) -> None:
+        """Fill a new domain's window: the hypervisor's page, and no guest pages."""
+        for page in range(16):
+            self._entry(domain, page, self._zero, _ZERO_PAGE)
+        self._entry(domain, FIRST_RESERVED_GDT_PAGE, self._flat, _PAGE)
+
+    def drop(self, domain: Domain) -> None:
+        """Give back the references on the guest's descriptor pages."""
+        frames, domain.gdt_frames, domain.gdt_entries = domain.gdt_frames, (), 0
+        for page, mfn in enumerate(frames):
+            self._entry(domain, page, self._zero, _ZERO_PAGE)
+            self._hv.paging.put_type(mfn, domain)
+            self._hv.paging.put_ref(mfn)
+        if frames:
+            self._hv.machine.coherence.flush()
+
+    def set_gdt(self, domain: Domain, mfns: list[int], entries: int) -> int:
+        """Replace a domain's GDT. Returns 0, or -EINVAL with the old one still in place."""
+        paging = self._hv.paging
+        taken: list[MFN] = []
+        for mfn in mfns:
+            if not self._take(domain, mfn):
+                for done in reversed(taken):
+                    paging.put_type(done, domain)
+                    paging.put_ref(done)
+                return _EINVAL
+            taken.append(MFN(mfn))
+        self.drop(domain)
+        domain.gdt_frames, domain.gdt_entries = tuple(taken), entries
+        for page, frame in enumerate(taken):
+            self._entry(domain, page, frame, _PAGE)
+        self._hv.machine.coherence.flush()
+        return 0
+
+    def _take(self, domain: Domain, mfn: int) -> bool:
+        """Take both references on a page of descriptors, checking them if it becomes one."""
+        paging, frames = self._hv.paging, self._frames
+        if not paging.get_owned(mfn, domain):
+            return False
+        frame = MFN(mfn)
+        fresh = not frames.type_count[frame]
+        if paging.get_type(frame, _SEG_DESC, domain):
+            paging.put_ref(frame)
+            return False
+        if not fresh:
+            return True
+        at = frame * ENTRIES
+        good: list[int] = []
+        for value in self._words[at : at + ENTRIES].tolist():
+            checked = check_descriptor(value)
+            if checked is None:
+                paging.put_type(frame, domain)
+                paging.put_ref(frame)
+                return False
+            good.append(checked)
+        for index, value in enumerate(good):
+            self._words[at + index] = value
+        self._hv.machine.coherence.wrote(frame)
+        return True
+
+    # -- lookups ---------------------------------------------------------------------------
+
+    def find(self, domain: Domain, selector: int) -> int:
+        """The descriptor that a selector names; 0 (not present) where there is none."""
+        at = self._place(domain, selector)
+        return 0 if at is None else self._words[at]
+
+    def _place(self, domain: Domain, selector: int) -> int | None:
+        """Index of the descriptor in machine memory's words."""
+        if selector & 4:
+            return None  # no domain has an LDT
+        page, index = selector >> 12, selector >> 3 & 511
+        if page == FIRST_RESERVED_GDT_PAGE:
+            return self._flat * ENTRIES + index
+        if page < len(domain.gdt_frames):
+            return domain.gdt_frames[page] * ENTRIES + index
+        return None
+
+    def _accessed(self, domain: Domain, selector: int) -> None:
+        at = self._place(domain, selector)
+        if at is not None:
+            self._words[at] |= _A
+
+    def code_and_stack(
+        self, domain: Domain, cs: int, ss: int, rip: int
+    ) -> tuple[Segment, Segment] | None:
+        """The segments that IRET to ring 3 would load, or None if it would fault."""
+        code, stack = self.find(domain, cs), self.find(domain, ss)
+        if cs & ~3 == 0 or ss & ~3 == 0 or cs & ss & 3 != 3:
+            return None
+        need = _P | _S | _CODE
+        if code & need != need or (code & _L and code & _DB):
+            return None
+        if not code & _CONFORMING and code & _DPL != _DPL:
+            return None
+        need = _P | _S | _RW | _DPL
+        if stack & need != need or stack & _CODE:
+            return None
+        if not is_canonical(rip) if code & _L else rip >> 32:
+            return None
+        self._accessed(domain, cs)
+        self._accessed(domain, ss)
+        return unpack_segment(cs, code), unpack_segment(ss, stack)
+
+    def data(self, domain: Domain, selector: int) -> Segment | None:
+        """What ``mov`` to FS or GS in ring 3 would load, or None if it would fault."""
+        descriptor = self.find(domain, selector)
+        if descriptor & (_P | _S) != _P | _S:
+            return None
+        if descriptor & _CODE and not descriptor & _RW:
+            return None
+        conforming = descriptor & _CODE and descriptor & _CONFORMING
+        if not conforming and descriptor & _DPL != _DPL:
+            return None
+        self._accessed(domain, selector)
+        return unpack_segment(selector, descriptor)

@@ -1,0 +1,72 @@
+"""What RDMSR and WRMSR do for a guest's kernel: one table of what there is.
+
+A register that is not here is #GP, as in Xen 4.17. Most of those that are here are constant, and
+a write to them is accepted and ignored where Xen does so.
+
+Source: Intel SDM volume 4; Xen 4.17's policy for an unprivileged PV guest.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from emu.cpu import FS, GS
+from emu.machine import EFER_BOOT
+from emu.units import is_canonical
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+TSC: Final = 0x10
+EFER: Final = 0xC000_0080
+FS_BASE: Final = 0xC000_0100
+GS_BASE: Final = 0xC000_0101
+KERNEL_GS_BASE: Final = 0xC000_0102
+TSC_AUX: Final = 0xC000_0103
+
+_CONSTANT: Final = {
+    0x17: 0,  # IA32_PLATFORM_ID
+    0x1B: 0xFEE0_0900,  # IA32_APIC_BASE: enabled, bootstrap processor
+    0x3A: 1,  # IA32_FEATURE_CONTROL: locked
+    0x8B: 0,  # IA32_BIOS_SIGN_ID: no microcode
+    0xCE: 0,  # MSR_PLATFORM_INFO
+    0x140: 0,  # MSR_MISC_FEATURES_ENABLES
+    0x179: 0,  # IA32_MCG_CAP: no banks
+    0x17A: 0,  # IA32_MCG_STATUS
+    0x1A0: 0x0080_1801,  # IA32_MISC_ENABLE: fast strings; no BTS, no PEBS, no xTPR messages
+    0x277: 0x0005_0100_0704_06,  # IA32_PAT as Xen sets it
+    0x345: 0,  # IA32_PERF_CAPABILITIES
+    EFER: EFER_BOOT,
+    TSC_AUX: 0,
+}  # fmt: skip
+_WRITE_IGNORED: Final = frozenset({0x8B, 0x1A0})
+"""Xen logs a write to these and goes on."""
+
+
+def read_msr(hv: "Hypervisor", number: int) -> int | None:
+    """The register's value, or None for #GP."""
+    cpu = hv.machine.cpu
+    if number == FS_BASE:
+        return cpu.segment_base(FS)
+    if number == GS_BASE:
+        return cpu.segment_base(GS)
+    if number == KERNEL_GS_BASE:
+        return cpu.kernel_gs_base
+    if number == TSC:
+        return hv.machine.on_tsc()
+    return _CONSTANT.get(number)
+
+
+def write_msr(hv: "Hypervisor", number: int, value: int) -> bool:
+    """True if the write is accepted; False for #GP."""
+    cpu = hv.machine.cpu
+    if number in (FS_BASE, GS_BASE, KERNEL_GS_BASE):
+        if not is_canonical(value):
+            return False
+        if number == KERNEL_GS_BASE:
+            cpu.kernel_gs_base = value
+        else:
+            cpu.set_segment_base(FS if number == FS_BASE else GS, value)
+        return True
+    if number in _WRITE_IGNORED:
+        return True
+    # To write what is there already changes nothing; anything else is not the guest's to set.
+    return number in _CONSTANT and _CONSTANT[number] == value

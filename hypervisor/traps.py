@@ -1,0 +1,385 @@
+"""Traps of a 64-bit guest: what leaves guest code, and the frames that enter its handlers.
+
+Kernel and user both run at CPL 3; which of the two a guest is in is ``Domain.kernel_mode``. A trap
+is either the hypervisor's (an instruction to emulate, a fault to count) or the guest's, and then
+the guest's kernel is entered through a *bounce frame* on its stack, upward from RSP::
+
+    rcx  r11  [ds es fs gs]  [error]  rip  cs | mask << 32  rflags  rsp  ss
+
+Everything here that a guest sees is Xen's: from user mode the frame starts at the registered stack,
+aligned down to 16; in kernel mode the pushed CS has RPL 0; RFLAGS.IF is the virtual one (not
+``evtchn_upcall_mask``); the U bit of a page fault's error code follows the virtual mode; the
+handler starts with RCX = RIP and R11 = RFLAGS, because Xen leaves by SYSRET.
+
+A frame that cannot be written, or a handler that is not there, ends the domain with a report.
+
+A write to a shared frame is counted here and then is the guest's own #PF: its kernel copies. This
+is the hot path (copy-on-write), so it reads registers in place and writes the frame in one piece.
+
+Source: xen.h and arch-x86/xen-x86_64.h (frame, TI_*), callback.h; Intel SDM volume 3A, 6.13 (error
+codes). What Xen 4.17 does beyond its headers was read in its source and is said where it matters.
+"""
+
+import struct
+from typing import TYPE_CHECKING, Final
+
+from emu import Trap, TrapKind
+from emu.cpu import CODE64, CS, DATA, DS, ES, FS, GS, R11, RCX, RIP, RSP, SS
+from emu.machine import CpuidResult
+from emu.paging import (
+    DR6_BS,
+    PF_I,
+    PF_P,
+    PF_RSVD,
+    PF_U,
+    PF_W,
+    PTE_AVL,
+    PTE_MFN_MASK,
+    PTE_P,
+    RFLAGS_AC,
+    RFLAGS_DF,
+    RFLAGS_IF,
+    RFLAGS_IOPL,
+    RFLAGS_NT,
+    RFLAGS_RF,
+    RFLAGS_TF,
+    RFLAGS_VM,
+)
+from emu.trap import BP, DB, GP, HAS_ERROR_CODE, NM, OF, PF, UD, vector_name
+from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
+from hypervisor.abi import (
+    HYPERVISOR_VIRT_END,
+    HYPERVISOR_VIRT_START,
+    DomId,
+    Flat64,
+    VcpuInfo,
+    VmAssist,
+    offset_of,
+)
+from hypervisor.cpuid import answer, policy
+from hypervisor.descriptors import Descriptors, Segment
+from hypervisor.domain import Callback, Domain
+from hypervisor.emulate import Emulator
+from hypervisor.errors import GuestFault, HypervisorError
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+UPCALL_MASK: Final = offset_of(VcpuInfo, "evtchn_upcall_mask")
+_CR2: Final = offset_of(VcpuInfo, "arch") >> 3
+_INT80: Final = 0x80
+_M64: Final = (1 << 64) - 1
+_KERNEL_CS: Final = int(Flat64.KERNEL_CS)
+_KERNEL_SS: Final = int(Flat64.KERNEL_SS)
+_COW: Final = int(DomId.COW)
+_FRAME: Final = struct.Struct("<7Q")
+_ERROR_FRAME: Final = struct.Struct("<8Q")
+_CLEARED: Final = RFLAGS_AC | RFLAGS_VM | RFLAGS_RF | RFLAGS_NT | RFLAGS_TF
+_NOT_PUSHED: Final = ~(RFLAGS_IF | RFLAGS_IOPL)
+_COW_MASK: Final = PF_P | PF_W | PF_RSVD | PF_I
+_COW_FAULT: Final = PF_P | PF_W
+_IOPL_SHIFT: Final = 12
+_ARCHITECTURAL_IOPL: Final = 1 << VmAssist.architectural_iopl
+_TSC_KHZ: Final = 1_000_000
+_KERNEL_DPL: Final = 1
+"""``int n`` by a guest's kernel counts as ring 1, as in Xen: a gate of DPL 0 is closed to it."""
+
+
+class Traps:
+    """Handles every trap but a kernel's SYSCALL, and enters the guest's handlers."""
+
+    def __init__(self, hv: "Hypervisor") -> None:
+        self._hv = hv
+        self._cpu = hv.machine.cpu
+        self._words = hv.machine.cpu.words
+        self._memory = hv.machine.memory
+        self._owner = hv.frames.owner
+        self.descriptors = Descriptors(hv)
+        self.emulator = Emulator(hv)
+        self._cpuid = policy((hv.frames.total - 1).bit_length(), _TSC_KHZ)
+        # A domain that has never run starts from this state, in ring 3 like every guest.
+        hv.machine.flat64(3, _KERNEL_CS, _KERNEL_SS)
+        self._cpu.flags = RFLAGS_IF
+
+    # -- what the hypervisor calls ---------------------------------------------------------
+
+    def init_window(self, domain: Domain) -> None:
+        """Give a new domain its GDT window."""
+        self.descriptors.init_window(domain)
+
+    def drop_descriptors(self, domain: Domain) -> None:
+        """A domain ends: give back its descriptor pages and forget its virtual devices."""
+        self.descriptors.drop(domain)
+        self.emulator.forget(domain)
+
+    def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
+        """The machine's ``on_cpuid``: the policy of ``hypervisor.cpuid``."""
+        return answer(self._cpuid, leaf, subleaf)
+
+    def deliver_upcall(self, domain: Domain) -> None:
+        """Enter the guest's event callback; events are masked on the way."""
+        callback = domain.event_callback
+        self._enter(domain, 0 if callback is None else callback.address, True, None, "event")
+
+    def on_trap(self, trap: Trap) -> None:
+        """The machine's ``on_trap``."""
+        domain = self._hv.current
+        domain.recent.append(trap)
+        if trap.kind is TrapKind.EXCEPTION:
+            vector = trap.vector
+            if vector == PF:
+                self._page_fault(domain, trap.address, trap.error_code)
+            elif vector == UD and self._cpu.exception_is_int:
+                self._software_interrupt(domain, vector)
+            else:
+                self._exception(domain, vector, trap.error_code)
+        elif trap.kind is TrapKind.SOFTWARE_INTERRUPT:
+            self._software_interrupt(domain, trap.vector)
+        elif trap.kind is TrapKind.SYSENTER:
+            self._sysenter(domain)
+        elif trap.kind is TrapKind.PORT_IO:
+            if not self.emulator.privileged(domain):
+                self.exception(domain, GP, 0)
+        else:
+            raise HypervisorError(f"{trap}: not a trap that comes here")
+        if domain.exit is None:
+            self._hv.leave(domain)
+
+    # -- exceptions ------------------------------------------------------------------------
+
+    def _page_fault(self, domain: Domain, address: VA, error: int) -> None:
+        if error & _COW_MASK == _COW_FAULT:
+            self._count_if_shared(domain, address)
+        domain.counters["page_faults"] += 1
+        self.page_fault(domain, address, error)
+
+    def _count_if_shared(self, domain: Domain, address: VA) -> None:
+        """A write to a present page was denied: was it the share that took the right away?
+
+        The AVL bits of the entry are the guest's own mark and may be absent or forged; whose the
+        frame is decides.
+        """
+        words = self._memory.words
+        table = domain.table if domain.kernel_mode else domain.user_table
+        for shift in (39, 30, 21):
+            entry = words[table * ENTRIES + (address >> shift & 511)]
+            if not entry & PTE_P:
+                return
+            table = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
+        entry = words[table * ENTRIES + (address >> PAGE_SHIFT & 511)]
+        mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
+        hv = self._hv
+        if entry & PTE_P and mfn < len(self._owner) and self._owner[mfn] == _COW:
+            hv.sharing.count_fault(domain)
+            if hv.listeners:
+                hv.emit("cow_fault", domain, va=int(address), mfn=mfn, avl=entry & PTE_AVL)
+
+    def page_fault(self, domain: Domain, address: int, error: int) -> None:
+        """Deliver #PF for ``address``; the U bit of ``error`` is put right here."""
+        self._memory.words[domain.shared_info * ENTRIES + _CR2] = address
+        self._cpu.cr2 = address
+        error = error & ~PF_U if domain.kernel_mode else error | PF_U
+        self.exception(domain, PF, error)
+
+    def set_cr2(self, domain: Domain, value: int) -> None:
+        """The guest's CR2, where a PV kernel looks for it."""
+        self._memory.words[domain.shared_info * ENTRIES + _CR2] = value
+
+    def set_upcall_mask(self, domain: Domain, masked: bool) -> None:
+        """The virtual interrupt flag, inverted."""
+        self._memory.bytes[(domain.shared_info << PAGE_SHIFT) + UPCALL_MASK] = masked
+
+    def _exception(self, domain: Domain, vector: int, error: int) -> None:
+        """A fault of the guest's that is not #PF: emulated if it is ours, else delivered."""
+        if vector == GP:
+            if error == 0 and self.emulator.privileged(domain):
+                return
+        elif vector == UD:
+            if self.emulator.forced(domain):
+                return
+        elif vector == NM:
+            # Xen clears TS when it delivers #NM: the guest's handler need not ask for it.
+            domain.cr0_ts = False
+            self._cpu.set_task_switched(False)
+        elif vector == DB:
+            # No breakpoint is ever armed in the real CPU: only single steps come here.
+            domain.debug_registers[6] |= DR6_BS
+        self.exception(domain, vector, error if vector in HAS_ERROR_CODE else None)
+
+    def exception(self, domain: Domain, vector: int, error: int | None) -> None:
+        """Enter the guest's handler of ``vector``; ``error`` is None where none is pushed."""
+        gate = domain.trap_table.get(vector)
+        name = vector_name(vector)
+        if self._hv.listeners:
+            self._hv.emit("trap", domain, vector=vector, error=error, rip=self._words[RIP])
+        if gate is None:
+            self._enter(domain, 0, False, error, name)
+        else:
+            self._enter(domain, gate.address, gate.masks_events, error, name)
+
+    def _software_interrupt(self, domain: Domain, vector: int) -> None:
+        """``int n``; RIP is behind it.
+
+        INT3, INTO and ``int 0x80`` with a handler go through, as they do on Xen, whose own gates
+        for them have DPL 3. All others are checked against the guest's.
+        """
+        gate = domain.trap_table.get(vector)
+        least = _KERNEL_DPL if domain.kernel_mode else 3
+        open_gate = vector in (BP, OF) or (vector == _INT80 and gate is not None)
+        if open_gate or (gate is not None and gate.dpl >= least):
+            self.exception(domain, vector, None)
+            return
+        # How long the instruction was is not known any more: two bytes, unless it has prefixes.
+        self._words[RIP] = (self._words[RIP] - 2) & _M64
+        self.exception(domain, GP, vector << 3 | 2)
+
+    # -- system calls of user mode ---------------------------------------------------------
+
+    def syscall_from_user(self, domain: Domain) -> None:
+        """SYSCALL in user mode: the kernel's callback, or #UD at the instruction without one."""
+        callback = domain.syscall_callback
+        if callback is None or callback.address == 0:
+            self._words[RIP] = (self._words[RIP] - 2) & _M64
+            self.exception(domain, UD, None)
+        else:
+            self._callback(domain, callback, "syscall", _KERNEL_CS)
+        if domain.exit is None:
+            self._hv.leave(domain)
+
+    def _sysenter(self, domain: Domain) -> None:
+        """SYSENTER keeps no return address: the frame says RIP 0, RSP 0 and a null CS."""
+        words = self._words
+        words[RIP] = words[RSP] = 0
+        callback = domain.sysenter_callback
+        if callback is None or callback.address == 0:
+            gate = domain.trap_table.get(GP)
+            address = 0 if gate is None else gate.address
+            self._enter(domain, address, True, 0, "sysenter", cs=3)
+        else:
+            self._callback(domain, callback, "sysenter", 3)
+
+    def _callback(self, domain: Domain, callback: Callback, name: str, cs: int) -> None:
+        masks, address = callback.masks_events, callback.address
+        self._enter(domain, address, masks, None, name, cs=cs, ss=_KERNEL_SS)
+        if name == "syscall" and domain.exit is None:
+            self._cpu.flags &= ~RFLAGS_DF
+
+    def failsafe(self, domain: Domain, cs: int, ss: int) -> None:
+        """The guest asked for a state that cannot be entered: tell its failsafe callback.
+
+        RIP, RSP and flags of that state are in the CPU already; its selectors are given.
+        """
+        callback = domain.failsafe_callback
+        if callback is None:
+            self._enter(domain, 0, False, None, "failsafe", cs=cs, ss=ss)
+            return
+        cpu = self._cpu
+        data = tuple(cpu.selector(segment) for segment in (DS, ES, FS, GS))
+        self._enter(domain, callback.address, callback.masks_events, None, "failsafe", cs, ss, data)
+
+    # -- modes -----------------------------------------------------------------------------
+
+    def toggle_mode(self, domain: Domain) -> None:
+        """From virtual kernel to user mode or back: SWAPGS, and the other address space."""
+        cpu = self._cpu
+        other = cpu.kernel_gs_base
+        cpu.kernel_gs_base = cpu.segment_base(GS)
+        cpu.set_segment_base(GS, other)
+        domain.kernel_mode = not domain.kernel_mode
+        if domain.table != domain.user_table:
+            self._hv.load_address_space(domain)
+
+    def load_code_and_stack(self, code: Segment, stack: Segment) -> None:
+        """Load CS and SS, and the mode that follows from them."""
+        cpu = self._cpu
+        cpu.load_segment(CS, code.selector, code.attributes, code.base, code.limit)
+        cpu.load_segment(SS, stack.selector, stack.attributes, stack.base, stack.limit)
+        cpu.sync_mode()
+
+    def load_flat(self) -> None:
+        """Load the flat 64-bit CS and SS of the ABI."""
+        cpu = self._cpu
+        if cpu.selector(CS) != _KERNEL_CS or cpu.selector(SS) != _KERNEL_SS:
+            cpu.load_segment(CS, _KERNEL_CS, CODE64)
+            cpu.load_segment(SS, _KERNEL_SS, DATA)
+            cpu.sync_mode()
+
+    # -- the frame -------------------------------------------------------------------------
+
+    def _enter(
+        self,
+        domain: Domain,
+        address: int,
+        masks_events: bool,
+        error: int | None,
+        what: str,
+        cs: int | None = None,
+        ss: int | None = None,
+        data: tuple[int, ...] = (),
+    ) -> None:
+        """Build a bounce frame and go on at ``address`` in kernel mode; crash if that cannot be.
+
+        ``cs`` and ``ss``: selectors to push, where they are not the CPU's. ``data``: DS, ES, FS and
+        GS for the failsafe callback.
+        """
+        cpu, words = self._cpu, self._words
+        if address == 0:
+            self._hv.crash(domain, f"unhandled {what}: no handler is registered")
+            return
+        flags = cpu.flags
+        old_sp = words[RSP]
+        if cs is None:
+            cs = cpu.selector(CS)
+        if ss is None:
+            ss = cpu.selector(SS)
+        if domain.kernel_mode:
+            sp = old_sp
+            cs &= 0xFFFC
+        else:
+            self.toggle_mode(domain)
+            sp = domain.kernel_sp
+        sp &= ~15
+        mask_at = (domain.shared_info << PAGE_SHIFT) + UPCALL_MASK
+        memory = self._memory.bytes
+        mask = memory[mask_at]
+        pushed = flags & _NOT_PUSHED
+        if not mask:
+            pushed |= RFLAGS_IF
+        if domain.vm_assist & _ARCHITECTURAL_IOPL:
+            pushed |= domain.iopl << _IOPL_SHIFT
+        cs |= mask << 32
+        rip = words[RIP]
+        if error is not None:
+            size = 64
+            frame = _ERROR_FRAME.pack(words[RCX], words[R11], error, rip, cs, pushed, old_sp, ss)
+        elif data:
+            size = 88
+            values = (words[RCX], words[R11], *data, rip, cs, pushed, old_sp, ss)
+            frame = struct.pack("<11Q", *values)
+        else:
+            size = 56
+            frame = _FRAME.pack(words[RCX], words[R11], rip, cs, pushed, old_sp, ss)
+        refused = HYPERVISOR_VIRT_START <= sp < HYPERVISOR_VIRT_END + 60
+        sp = (sp - size) & _M64
+        guest = self._hv.guest
+        try:
+            if refused:
+                raise GuestFault
+            if sp & PAGE_MASK <= PAGE_SIZE - size:
+                at = guest.translate(domain, sp, write=True)
+                memory[at : at + size] = frame
+                self._hv.machine.coherence.wrote(MFN(at >> PAGE_SHIFT))
+            else:
+                guest.write(domain, sp, frame)
+        except GuestFault:
+            why = f"double fault: the frame of {what} cannot be written at {sp:#x}"
+            self._hv.crash(domain, why)
+            return
+        if masks_events:
+            memory[mask_at] = mask | 1
+        flags = flags & ~_CLEARED | RFLAGS_IF
+        cpu.flags = flags
+        words[RSP] = sp
+        words[RIP] = words[RCX] = address
+        words[R11] = flags
+        self.load_flat()
