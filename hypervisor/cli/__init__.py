@@ -1,0 +1,98 @@
+"""``cowbird``: the command line. One module per command; ``main`` is the entry point.
+
+Every error that a user can cause ends here as one line ``cowbird: error: what and where`` on
+stderr and exit code 2. A traceback is never shown unless ``--log debug`` asks for it. The commands
+own no mechanism: they read files, start a machine, and print.
+"""
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from emu.errors import CowbirdError
+from hypervisor.cli import logs
+from hypervisor.cli.asm import asm
+from hypervisor.cli.boot import boot
+from hypervisor.cli.demo import demo
+from hypervisor.cli.exitcodes import EXIT_CODES, USAGE, help_text
+from hypervisor.cli.guests import guests
+from hypervisor.results import Outcome
+
+__all__ = ["cli", "main"]
+
+_BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE, as a shell reports a program whose reader has gone."""
+
+
+class _Group(click.Group):
+    """A group whose errors are one line each."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; leaves by ``SystemExit`` if ``standalone_mode``."""
+        name = prog_name or "cowbird"
+        if not standalone_mode:
+            return super().main(args, name, complete_var, standalone_mode=False, **extra)
+        try:
+            status = super().main(args, name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else name
+            _fail(f"{error.format_message()} (see '{command} --help')")
+        except click.ClickException as error:
+            _fail(error.format_message())
+        except CowbirdError as error:
+            _fail(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("cowbird: interrupted", err=True)
+            sys.exit(EXIT_CODES[Outcome.INTERRUPTED])
+        except BrokenPipeError:
+            # Nobody reads any more; what is still buffered must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_BROKEN_PIPE)
+        except OSError as error:
+            _fail(f"{error.filename or 'output'}: {error.strerror or error}")
+        except Exception as error:  # noqa: BLE001 - a bug of ours: one line, never a traceback
+            logging.getLogger("cowbird").debug("%s", traceback.format_exc())
+            hint = "see the log above" if logs.debugging() else "--log debug shows where"
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            click.echo(f"cowbird: error: a bug of cowbird: {text}; {hint}", err=True)
+            sys.exit(EXIT_CODES[Outcome.HYPERVISOR_ERROR])
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    one_line = " ".join(message.split())
+    click.echo(f"cowbird: error: {one_line}", err=True)
+    sys.exit(USAGE)
+
+
+@click.group(
+    cls=_Group, epilog=help_text(), context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(package_name="cowbird", prog_name="cowbird", message="%(prog)s %(version)s")
+def cli() -> None:
+    """An x86 paging laboratory: real guest kernels share equal pages.
+
+    'cowbird demo' shows it; 'cowbird boot share --domains 4' boots guests.
+    """
+
+
+for _command in (boot, demo, guests, asm):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The entry point of ``cowbird`` and ``python -m hypervisor``."""
+    cli(prog_name="cowbird")

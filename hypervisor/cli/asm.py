@@ -1,0 +1,68 @@
+"""``cowbird asm``: a guest's source as a Xen PV ELF file, for here and for the real Xen."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from emu.asm import Program, assemble
+from guests import library
+from hypervisor.cli.options import Define, reason_of
+
+
+@click.command()
+@click.argument("source", metavar="FILE")
+@click.option("-o", "--output", required=True, metavar="OUT.elf", help="The ELF file to write.")
+@click.option(
+    "-I",
+    "include",
+    multiple=True,
+    metavar="DIR",
+    help="Look for included files here too, before the bundled library. Repeatable.",
+)
+@click.option(
+    "-D",
+    "define",
+    type=Define(),
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Define a constant (1 if there is no value). Repeatable.",
+)
+@click.option("--symbols", is_flag=True, help="Print the labels and constants, by value.")
+def asm(
+    source: str,
+    output: str,
+    include: tuple[str, ...],
+    define: tuple[tuple[str, int], ...],
+    symbols: bool,
+) -> None:
+    """Assemble FILE into a Xen PV ELF image with symbols.
+
+    It boots with 'cowbird boot OUT.elf' and on a real Xen as a domain's kernel.
+    """
+    program = assemble(
+        Path(source),
+        base=library.VIRT_BASE,
+        include_dirs=(*map(Path, include), library.DIRECTORY),
+        defines=dict(define),
+    )
+    image = library.to_elf(program)
+    try:
+        Path(output).write_bytes(image)
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(
+            f"cannot write {output}: {reason_of(error)}", param_hint="-o"
+        ) from error
+    if symbols:
+        _print_symbols(program)
+
+
+def _print_symbols(program: Program) -> None:
+    """One line each: value, kind as nm shows it (capital: global), name."""
+    for name, value in sorted(program.symbols.items(), key=lambda item: (item[1], item[0])):
+        if name.startswith(".L"):
+            continue
+        kind = "t" if name in program.labels else "a"
+        if name in program.global_names:
+            kind = kind.upper()
+        sys.stdout.write(f"{value & (1 << 64) - 1:016x} {kind} {name}\n")

@@ -1,0 +1,260 @@
+"""One run, as ``boot`` and ``demo`` share it: a machine, its domains, and how it ends.
+
+A session makes the hypervisor with everything that watches it (records, trace, log, audit), adds
+domains, runs them in steps so that Ctrl-C and progress get their turn, and judges the end. Steps
+are of a fixed number of instructions, so that nothing a person sees or does changes a run.
+"""
+
+import logging
+import signal
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO, Any, Final
+
+from hypervisor.abi import Virq
+from hypervisor.audit import audit
+from hypervisor.builder import build_domain
+from hypervisor.cli import logs
+from hypervisor.cli.exitcodes import EXIT_CODES
+from hypervisor.cli.interactive import InteractiveConsole
+from hypervisor.cli.options import size_text
+from hypervisor.cli.screen import Screen, Verdicts
+from hypervisor.cli.sources import Source
+from hypervisor.console import Console
+from hypervisor.domain import Domain, State
+from hypervisor.errors import DomainError, OutOfFrames
+from hypervisor.hypervisor import Hypervisor
+from hypervisor.results import Audited, DomainRecord, Outcome, Recorder, document, judge
+from hypervisor.settings import Settings
+from hypervisor.trace import Tracer
+
+STEP: Final = 5_000_000
+"""Instructions between two looks at Ctrl-C: some hundredths of a second."""
+DEFAULT_LIMIT: Final = 20_000_000_000
+"""Instructions of a whole run: minutes. Nothing runs for ever unless asked."""
+_MAX_VIOLATIONS: Final = 100
+
+
+class Session:
+    """A machine and what watches it.
+
+    ``limit`` bounds guest instructions, 0 for none. ``trace`` is a stream for the trace.
+
+    Raises:
+        MachineError: no machine of that size can be had.
+        OutOfFrames: it is too small for the hypervisor itself.
+    """
+
+    def __init__(
+        self, settings: Settings, limit: int, screen: Screen, trace: IO[str] | None = None
+    ) -> None:
+        self.limit = limit
+        self.screen = screen
+        self.hv = Hypervisor(settings)
+        self.recorder = Recorder(self.hv)
+        self.finished = False
+        self.interrupted = False
+        self.error: str | None = None
+        self._checks = 0
+        self._violations: list[str] = []
+        self._used = 0
+        self._joined: tuple[Domain | None, InteractiveConsole | None] = (None, None)
+        if trace is not None:
+            Tracer(self.hv, trace.write)
+        logs.follow(self.hv)
+        self.hv.listen(self._happened)
+
+    # -- domains ---------------------------------------------------------------------------
+
+    def add(
+        self,
+        source: Source,
+        memory: int | None,
+        *,
+        module: bytes | None = None,
+        module_name: str | None = None,
+        cmdline: str = "",
+        interactive: bool = False,
+        show: bool = True,
+    ) -> Domain:
+        """Build a domain of ``memory`` bytes (None: the guest's own); ``run`` lets it run.
+
+        ``interactive`` joins its console to stdin and stdout as it is; others are shown line by
+        line behind the domain's name, or not at all if ``show`` is False. ``module_name`` is what
+        the result calls the module.
+
+        Raises:
+            DomainError: the kernel or its module does not fit.
+            OutOfFrames: machine memory is used up.
+        """
+        if memory is None:
+            memory = source.default_memory(module)
+        record = DomainRecord(0, source.name, source.given, module_name, 0)
+        verdicts = Verdicts(record, self.screen.guest_line if show and not interactive else None)
+        joined: InteractiveConsole | None = None
+        if interactive:
+            joined = InteractiveConsole(verdicts, self.screen.raw, lambda: self.interrupted)
+        try:
+            domain = build_domain(
+                self.hv,
+                source.kernel,
+                memory=memory,
+                name=source.name,
+                console=joined or Console(verdicts),
+                module=module,
+                cmdline=cmdline,
+            )
+        except (DomainError, OutOfFrames) as error:
+            number = len(self.hv.domains) + 1
+            raise DomainError(f"domain {number} ({size_text(memory)}): {error}") from error
+        self._joined = (domain, joined)
+        self.recorder.add(domain, record)
+        return domain
+
+    def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
+        if kind == "exit" and domain is not None:
+            domain.console.flush()
+            if domain.exit is not None and domain.exit.report:
+                self.screen.tell(domain.exit.report.rstrip("\n"))
+        if kind in ("hypercall", "destroy") and self.hv.settings.audit:
+            self.audit()
+        if self.screen.shows_progress:
+            self.screen.progress(self._progress_text())
+
+    def _progress_text(self) -> str:
+        hv = self.hv
+        return (
+            f"{len(hv.domains)} domains, {hv.machine.position:,} instructions, "
+            f"{hv.frames.total - hv.frames.free:,} of {hv.frames.total:,} frames in use, "
+            f"{hv.sharing.saved:,} saved, {hv.sharing.counters['cow_faults']:,} faults"
+        )
+
+    # -- running ---------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until no domain can, the limit is reached, or somebody presses Ctrl-C.
+
+        What goes wrong in the hypervisor ends the run and is kept in ``error``; with ``--log
+        debug`` the traceback is logged.
+        """
+        self.finished = False
+        with self._interruptible():
+            try:
+                while not self.finished and not self.interrupted and not self._broken():
+                    step = STEP if self.limit == 0 else min(STEP, self.limit - self._used)
+                    if step <= 0:
+                        return
+                    before = self.hv.machine.position
+                    self.finished = self.hv.run(step)
+                    self._used += self.hv.machine.position - before
+                    if self.finished and self._typed():
+                        self.finished = False
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug of ours
+                self.fail(error)
+
+    def _typed(self) -> bool:
+        """Nothing can run: if that is because a guest waits for keys, wait for one."""
+        domain, console = self._joined
+        if domain is None or console is None or domain.exit is not None:
+            return False
+        events = self.hv.events
+        if domain.state is not State.BLOCKED or not events.port_of(domain, Virq.CONSOLE):
+            return False
+        if not console.wait():
+            return False
+        events.raise_virq(domain, Virq.CONSOLE)
+        return domain.state is not State.BLOCKED
+
+    def _broken(self) -> bool:
+        return self.hv.settings.audit and bool(self._violations)
+
+    def fail(self, error: Exception) -> None:
+        """Something that must not happen did."""
+        logging.getLogger("cowbird").debug("%s", traceback.format_exc())
+        at = f"at position {self.hv.machine.position:,}"
+        self.error = f"{type(error).__name__}: {error} ({at})"
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Ctrl-C ends the run after the step in hand; a second one at once."""
+
+        def interrupt(_signal: int, _frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        try:
+            before = signal.signal(signal.SIGINT, interrupt)
+        except ValueError:  # not in the main thread: nobody can press anything
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def audit(self) -> None:
+        """Check the invariants now and keep what is found."""
+        self._checks += 1
+        room = _MAX_VIOLATIONS - len(self._violations)
+        self._violations.extend(str(violation) for violation in audit(self.hv)[:room])
+
+    @property
+    def audited(self) -> Audited:
+        """What the audits found so far."""
+        return Audited(self._checks, tuple(self._violations))
+
+    def finish(self) -> Outcome:
+        """Audit once more, show what is left to show, and say how the run ended."""
+        if self.error is None:
+            try:
+                self.audit()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug of ours
+                self.fail(error)
+        self.screen.stop_progress()
+        for domain in self.hv.domains.values():
+            domain.console.flush()
+        outcome = judge(
+            self.recorder.records(),
+            self.audited,
+            finished=self.finished,
+            interrupted=self.interrupted,
+            error=self.error is not None,
+        )
+        self._explain(outcome)
+        return outcome
+
+    def _explain(self, outcome: Outcome) -> None:
+        """One line on stderr for every way to end but the good one (crashes: the report)."""
+        tell = self.screen.tell
+        left = [r for r in self.recorder.records() if r.exit is None]
+        names = ", ".join(f"d{r.id} {r.name}" for r in left[:4])
+        if len(left) > 4:
+            names += f" and {len(left) - 4} more"
+        if outcome is Outcome.INTERRUPTED:
+            tell(f"cowbird: interrupted after {self.hv.machine.position:,} instructions")
+        elif outcome is Outcome.LIMIT:
+            tell(f"cowbird: the limit of {self.limit:,} instructions was reached by {names}")
+        elif outcome is Outcome.STUCK:
+            tell(f"cowbird: nothing can run any more: {names} waiting for events")
+        elif outcome is Outcome.HYPERVISOR_ERROR:
+            for violation in self._violations:
+                tell(f"cowbird: audit: {violation}")
+            if self.error is not None:
+                hint = "see the log above" if logs.debugging() else "--log debug shows where"
+                tell(
+                    f"cowbird: error: a bug of the hypervisor, not of a guest: {self.error}; {hint}"
+                )
+
+    def document(self, outcome: Outcome, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The result as data (see ``hypervisor.results``)."""
+        code = EXIT_CODES[outcome]
+        return document(self.hv, self.recorder, self.audited, outcome, code, self.limit, extra)
+
+    def records(self) -> list[DomainRecord]:
+        """All domains, in order of creation."""
+        return self.recorder.records()

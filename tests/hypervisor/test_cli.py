@@ -1,0 +1,424 @@
+"""The command line: every way to end has its code and its line, and bad input is one line."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from guests import library
+from hypervisor.cli import cli
+from hypervisor.cli.exitcodes import EXIT_CODES, MEANINGS, help_text
+from hypervisor.results import Outcome
+from tests.hypervisor import cli_guests
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments, **more):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], **more)
+
+
+def command(*arguments, cwd=None, **more):
+    """A real process."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "60"}
+    return subprocess.run(
+        [sys.executable, "-m", "hypervisor", *map(str, arguments)],
+        capture_output=True,
+        cwd=cwd,
+        env=environment,
+        timeout=100,
+        check=False,
+        **{"stdin": subprocess.DEVNULL, **more} if "input" not in more else more,
+    )
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Write a guest's source; gives its path."""
+
+    def write(text, name="guest.asm"):
+        return cli_guests.write(tmp_path, name, text)
+
+    return write
+
+
+def is_one_error(result, *parts):
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("cowbird: error: ")
+    for part in parts:
+        assert part in lines[0]
+    assert "Traceback" not in result.output
+
+
+# -- every way to end --------------------------------------------------------------------------
+
+
+def test_a_guest_that_ends_well(source):
+    result = run("boot", source(cli_guests.says("all is well")))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "all is well\n"
+    assert result.stderr == ""
+
+
+def test_a_guest_that_says_not_ok(source):
+    result = run("boot", source(cli_guests.says("not ok 1 contents")))
+    assert result.exit_code == 1
+
+
+def test_a_guest_that_does_less_than_it_planned(source):
+    result = run("boot", source(cli_guests.says("1..2\\nok 1 half of it")))
+    assert result.exit_code == 1
+
+
+def test_a_guest_that_shuts_down_as_crashed(source):
+    result = run("boot", source(cli_guests.says("oh", reason=3)))
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize("text", [cli_guests.CRASH, cli_guests.JUMPS_AWAY])
+def test_a_guest_that_crashes(source, text):
+    result = run("boot", source(text))
+    assert result.exit_code == 3
+    assert "d1 guest crashed" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_guest_that_loops(source):
+    result = run("boot", source(cli_guests.LOOP), "--limit", 100_000)
+    assert result.exit_code == 4
+    assert "limit of 100,000 instructions" in result.stderr
+    assert "d1 guest" in result.stderr
+
+
+def test_a_guest_that_waits_for_ever(source):
+    result = run("boot", source(cli_guests.BLOCKS))
+    assert result.exit_code == 6
+    assert "nothing can run any more" in result.stderr
+
+
+def test_a_broken_hypervisor_is_one_line(source, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("by nothing")
+
+    monkeypatch.setattr("hypervisor.hypervisor.Hypervisor.observe", broken)
+    result = run("boot", source(cli_guests.says("x")))
+    assert result.exit_code == 5
+    assert "a bug of the hypervisor, not of a guest: ZeroDivisionError" in result.stderr
+    assert "Traceback" not in result.output
+    result = run("boot", source(cli_guests.says("x")), "--log", "debug")
+    assert result.exit_code == 5
+    assert "Traceback" in result.stderr
+
+
+def test_a_violation_is_told(source, monkeypatch):
+    monkeypatch.setattr("hypervisor.cli.session.audit", lambda hv: ["frame 7 is odd"])
+    result = run("boot", source(cli_guests.says("x")), "--json", "-")
+    assert result.exit_code == 5
+    assert "frame 7 is odd" in result.stderr
+    assert json.loads(result.stdout)["audit"]["violations"] == ["frame 7 is odd"]
+
+
+def test_interrupt(source):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypervisor", "boot", source(cli_guests.SAYS_AND_LOOPS)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"go\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.startswith(b"cowbird: interrupted after ")
+
+
+def test_the_worst_of_several_decides(source):
+    crashing = source(cli_guests.CRASH, "crashing.asm")
+    failing = source(cli_guests.says("not ok 1"), "failing.asm")
+    well = source(cli_guests.says("ok 1"), "well.asm")
+    loop = source(cli_guests.LOOP, "loop.asm")
+    assert run("boot", well, crashing, failing).exit_code == 3
+    assert run("boot", well, failing, loop, "--limit", 500_000).exit_code == 1
+    assert run("boot", loop, well, "--limit", 500_000).exit_code == 4
+
+
+def test_others_finish_while_one_crashes(source, tmp_path):
+    crashing = source(cli_guests.CRASH, "crashing.asm")
+    well = source(cli_guests.says("ok 1 done"), "well.asm")
+    out = tmp_path / "r.json"
+    result = run("boot", well, crashing, well, "hello", "--json", out)
+    assert result.exit_code == 3
+    assert "d1 well | ok 1 done" in result.stdout
+    assert "d3 well | ok 1 done" in result.stdout
+    domains = json.loads(out.read_text())["domains"]
+    reasons = [d["exit"]["reason"] for d in domains]
+    assert reasons == ["poweroff", "crash", "poweroff", "poweroff"]
+
+
+def test_every_code_is_in_the_help():
+    text = help_text()
+    for code, _ in MEANINGS:
+        assert f"{code:>3}  " in text
+    assert {*EXIT_CODES.values(), 2} == {code for code, _ in MEANINGS}
+    assert set(EXIT_CODES) == set(Outcome)
+    shown = run("boot", "--help").stdout
+    assert "Exit codes" in shown
+    assert "the instruction limit was reached" in shown
+
+
+# -- bad input ---------------------------------------------------------------------------------
+
+
+def test_no_such_guest():
+    is_one_error(run("boot", "nothing-here"), "nothing-here", "no such file")
+
+
+def test_usage_errors():
+    is_one_error(run("boot"), "GUEST")
+    is_one_error(run("boot", "hello", "--nonsense"), "--nonsense")
+    is_one_error(run("boot", "hello", "--domains", "0"), "--domains")
+    is_one_error(run("boot", "hello", "--seed", "-1"), "--seed")
+    is_one_error(run("boot", "hello", "--slice", "0"), "--slice")
+    is_one_error(run("boot", "hello", "--log", "loudly"), "loudly", "debug")
+    is_one_error(run("nothing"), "nothing")
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        ("0", "between"),
+        ("-1", ""),
+        ("12Q", "not a size"),
+        ("", "not a size"),
+        ("5000", "more"),
+        ("3K", "between"),
+        ("4097K", "multiple of 4K"),
+        ("99999999999999999999T", "between"),
+    ],
+)
+def test_nonsense_memory(size, why):
+    result = run("boot", "hello", f"--memory={size}")
+    if why == "more":  # 5000 MiB: more than the machine has
+        is_one_error(result, "hello")
+    else:
+        is_one_error(result, "--memory", why)
+
+
+@pytest.mark.parametrize("size", ["0", "100K", "65G", "1000000T", "x"])
+def test_nonsense_machine_memory(size):
+    is_one_error(run("boot", "hello", "--machine-memory", size), "--machine-memory")
+
+
+@pytest.mark.parametrize(
+    ("contents", "why"),
+    [
+        (b"", "empty"),
+        (b"\x7fELF", ""),
+        (b"garbage" * 1000, ""),
+        (gzip.compress(b"not an image"), ""),
+        (gzip.compress(b"x" * 100_000)[:-20], "gzip"),
+    ],
+)
+def test_bad_images(tmp_path, contents, why):
+    image = tmp_path / "image"
+    image.write_bytes(contents)
+    is_one_error(run("boot", image), str(image), why)
+
+
+def test_a_truncated_image(tmp_path):
+    whole = library.build_elf(library.find("hello"))
+    image = tmp_path / "hello.elf"
+    image.write_bytes(whole[: len(whole) // 4])
+    is_one_error(run("boot", image), str(image))
+
+
+def test_a_32_bit_image(tmp_path):
+    whole = bytearray(library.build_elf(library.find("hello")))
+    whole[4] = 1
+    image = tmp_path / "hello32.elf"
+    image.write_bytes(whole)
+    is_one_error(run("boot", image), str(image))
+
+
+def test_a_program_that_is_no_kernel():
+    is_one_error(run("boot", Path(sys.executable).resolve()), "not a Xen PV kernel")
+
+
+def test_a_directory_is_no_guest(tmp_path):
+    is_one_error(run("boot", tmp_path), str(tmp_path), "not a regular file")
+
+
+def test_a_kernel_larger_than_its_domain(source):
+    big = cli_guests.says("x") + ".bss\nroom: .zero 0x400000\n"
+    is_one_error(run("boot", source(big), "--memory", "2M"), "2")
+
+
+def test_a_domain_larger_than_the_machine():
+    is_one_error(run("boot", "hello", "--memory", "64M", "--machine-memory", "32M"), "hello")
+
+
+def test_more_domains_than_fit():
+    result = run("boot", "hello", "--domains", 40, "--machine-memory", "16M")
+    is_one_error(result, "domain 1")
+
+
+def test_a_missing_module(tmp_path):
+    is_one_error(run("boot", "hello", "--module", tmp_path / "no"), "--module", "no such file")
+    is_one_error(run("boot", "hello", "--module", tmp_path), "not a regular file")
+
+
+def test_a_module_that_does_not_fit(tmp_path):
+    module = tmp_path / "module"
+    module.write_bytes(bytes(2 << 20))
+    is_one_error(run("boot", "hello", "--module", module, "--memory", "1M"), "hello")
+
+
+def test_a_syntax_error_names_its_line(source):
+    path = source(".text\n_start:\n    bogus eax\n")
+    is_one_error(run("boot", path), f"{path}:3: ")
+    is_one_error(run("asm", path, "-o", "/dev/null"), f"{path}:3: ")
+
+
+@pytest.mark.parametrize("option", ["--trace", "--json"])
+def test_unwritable_outputs(tmp_path, option):
+    wanted = tmp_path / "nowhere" / "file"
+    is_one_error(run("boot", "hello", option, wanted), option, str(wanted))
+
+
+def test_a_full_disk():
+    result = command("boot", "hello", "--json", "/dev/full")
+    assert result.returncode == 2
+    assert b"cannot write /dev/full: No space left on device" in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_one_file_for_two_outputs(tmp_path):
+    both = tmp_path / "both"
+    is_one_error(run("boot", "hello", "--json", both, "--trace", both), "same file")
+
+
+def test_a_reader_that_goes_away():
+    result = subprocess.run(
+        f"{sys.executable} -m hypervisor boot hello --domains 3 | true",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert b"Traceback" not in result.stderr
+
+
+# -- what it prints ----------------------------------------------------------------------------
+
+
+def test_several_consoles_have_prefixes_and_no_colour_in_a_pipe():
+    result = command("boot", "hello", "--domains", 2)
+    assert result.returncode == 0
+    text = result.stdout.decode()
+    assert "d1 hello | " in text
+    assert "d2 hello | " in text
+    assert "\x1b" not in text
+    assert "copy-on-write" in text  # and the table above is not cut:
+    assert "…" not in text
+
+
+def test_guests_do_not_steer_the_terminal(source):
+    result = run("boot", source(cli_guests.says("a\\x1b[31mb")), "hello")
+    assert "guest | a\\x1b[31mb" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_one_console_is_joined_to_stdin(source):
+    result = command("boot", source(cli_guests.ECHO), input=b"typed by nobody\nand more")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == b"typed by nobody\nand more"
+
+
+def test_json_on_stdout_is_alone():
+    result = command("boot", "hello", "--domains", 2, "--json", "-")
+    assert json.loads(result.stdout)["exit_code"] == 0
+    assert b"d1 hello | " in result.stderr
+
+
+def test_equal_runs_give_equal_bytes(tmp_path):
+    seen = set()
+    for name in ("one", "two"):
+        os.mkdir(tmp_path / name)
+        result = command(
+            *("boot", "hello", "text", "--domains", 3, "--seed", 7, "--audit"),
+            *("--json", "r.json", "--trace", "t.jsonl"),
+            cwd=tmp_path / name,
+        )
+        assert result.returncode == 0, result.stderr
+        json_, trace = (tmp_path / name / f for f in ("r.json", "t.jsonl"))
+        seen.add((json_.read_bytes(), trace.read_bytes(), result.stdout))
+    assert len(seen) == 1
+    assert seen.pop()[1].count(b"\n") > 10
+
+
+def test_modules_are_given_out_in_turn(source, tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode())
+    out = tmp_path / "r.json"
+    modules = ("--module", tmp_path / "a", "--module", tmp_path / "b")
+    result = run("boot", source(cli_guests.says("x")), "--domains", 3, *modules, "--json", out)
+    assert result.exit_code == 0, result.output
+    names = [Path(d["module"]).name for d in json.loads(out.read_text())["domains"]]
+    assert names == ["a", "b", "a"]
+
+
+def test_log_names(source):
+    result = run("boot", source(cli_guests.says("x")), "--log", "hypercall")
+    assert "cowbird.hypercall: " in result.stderr
+    assert "console_io" in result.stderr
+    assert "cowbird.domain" not in result.stderr
+
+
+def test_guests_lists_what_is_bundled():
+    result = run("guests")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == [
+        guest.name for guest in library.BUNDLED
+    ]
+
+
+def test_asm_makes_what_boot_takes(source, tmp_path):
+    text = ".ifdef WORD\n" + cli_guests.says("made by hand") + '.endif\n.include "extra.inc"\n'
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "extra.inc").write_text(".equ EXTRA, 5\n")
+    image = tmp_path / "out.elf"
+    result = run(
+        *("asm", source(text), "-o", image, "-I", tmp_path / "more"),
+        *("-D", "WORD", "-D", "OTHER=0x10", "--symbols"),
+    )
+    assert result.exit_code == 0, result.output
+    assert "T _start" in result.stdout
+    assert "0000000000000010 a OTHER" in result.stdout
+    assert run("boot", image).stdout == "made by hand\n"
+    packed = tmp_path / "packed"
+    packed.write_bytes(gzip.compress(image.read_bytes()))
+    assert run("boot", packed).stdout == "made by hand\n"
+
+
+def test_asm_refuses(source, tmp_path):
+    path = source(cli_guests.LOOP)
+    is_one_error(run("asm", path, "-o", tmp_path / "no" / "out"), "-o", "cannot write")
+    is_one_error(run("asm", path, "-o", "/dev/null", "-D", "1x=2"), "1x")
+    is_one_error(run("asm", path, "-o", "/dev/null", "-D", "x=y"), "'y' is not a number")
+    is_one_error(run("asm", tmp_path / "none.asm", "-o", "/dev/null"), "none.asm")
+
+
+def test_version():
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("cowbird ")
