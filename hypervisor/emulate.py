@@ -48,6 +48,7 @@ _M64: Final = (1 << 64) - 1
 _M32: Final = (1 << 32) - 1
 _MAX_LENGTH: Final = 15
 _CPUID: Final = b"\x0f\xa2"
+_RDPMC: Final = b"\x0f\x33"
 _CR4_GUEST: Final = CR4_TSD | CR4_DE | CR4_FSGSBASE
 """CR4 bits that a guest may set and clear in its view."""
 _CR4_VISIBLE: Final = CR4_PAE | CR4_MCE | CR4_OSFXSR | CR4_OSXMMEXCPT
@@ -188,6 +189,10 @@ class Emulator:
         words[RAX], words[RBX], words[RCX], words[RDX] = result
         self._done(domain, len(wanted))
         return True
+
+    def is_rdpmc(self, domain: Domain) -> bool:
+        """True at RDPMC, for which the engine raises #UD where CR4.PCE = 0 means #GP(0)."""
+        return self._fetch(domain, len(_RDPMC)) == _RDPMC
 
     def _fetch(self, domain: Domain, wanted: int) -> bytes:
         """Up to ``wanted`` bytes of code at RIP; fewer if the rest is not mapped."""

@@ -130,6 +130,8 @@ class Traps:
             if vector == PF:
                 self._page_fault(domain, trap.address, trap.error_code)
             elif vector == UD and self._cpu.exception_is_int:
+                # ``int 6`` comes this way, with RIP still at the instruction.
+                self._words[RIP] = self._cpu.exception_next_rip
                 self._software_interrupt(domain, vector)
             else:
                 self._exception(domain, vector, trap.error_code)
@@ -197,6 +199,8 @@ class Traps:
         elif vector == UD:
             if self.emulator.forced(domain):
                 return
+            if self.emulator.is_rdpmc(domain):
+                vector, error = GP, 0
         elif vector == NM:
             # Xen clears TS when it delivers #NM: the guest's handler need not ask for it.
             domain.cr0_ts = False

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from emu.cpu import FS, GS, R11, RAX, RCX, RIP, RSP
-from emu.paging import CR4_DE, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_VM
+from emu.paging import CR4_DE, RFLAGS_FIXED, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_VM
 from emu.trap import NMI
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA, is_canonical
 from hypervisor.abi import (
@@ -192,7 +192,7 @@ def iret(hv: "Hypervisor", domain: Domain) -> int | None:
     if domain.vm_assist & _ARCHITECTURAL_IOPL:
         domain.iopl = (rflags & RFLAGS_IOPL) >> _IOPL_SHIFT
     cs, ss = cs & 0xFFFF | 3, ss & 0xFFFF | 3
-    flags = rflags & _RFLAGS_WRITABLE | RFLAGS_IF
+    flags = rflags & _RFLAGS_WRITABLE | RFLAGS_IF | RFLAGS_FIXED
     cpu.flags = flags
     words[RAX] = rax
     words[RSP] = rsp
