@@ -48,6 +48,9 @@ class Bundled:
 
 _MEMORY: Final = {
     "hello": 1 * _MIB,
+    "share": 8 * _MIB,
+    "text": 1 * _MIB,
+    "storm": 4 * _MIB,
 }
 
 
