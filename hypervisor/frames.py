@@ -80,9 +80,7 @@ class FrameTable:
         dropping a table never recurses through a chain of them."""
         self.owner_column: NDArray[np.uint16] = np.frombuffer(self.owner, dtype=np.uint16)
         self.type_column: NDArray[np.uint8] = np.frombuffer(self.type, dtype=np.uint8)
-        self.type_count_column: NDArray[np.uint32] = np.frombuffer(
-            self.type_count, dtype=np.uint32
-        )
+        self.type_count_column: NDArray[np.uint32] = np.frombuffer(self.type_count, dtype=np.uint32)
         self.refs_column: NDArray[np.uint32] = np.frombuffer(self.refs, dtype=np.uint32)
         self.flags_column: NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
         m2p_frames = (total * 8 + 4095) // 4096
@@ -139,6 +137,30 @@ class FrameTable:
         self.flags_column[index] = flags
         return [MFN(mfn) for mfn in taken]
 
+    def allocate_extent(
+        self, order: int, limit: int, owner: int, flags: int = ALLOCATED
+    ) -> list[MFN]:
+        """2**order zeroed frames in a row, aligned to their number, all below MFN ``limit``.
+
+        The highest that are free. Slow (it looks at the whole machine): for extents that guests
+        ask for, not for single frames.
+
+        Raises:
+            OutOfFrames: there is no such row.
+        """
+        count = 1 << order
+        rows = min(limit, self.total) >> order
+        row_is_free = (self.owner_column[: rows << order] == FREE).reshape(rows, count).all(axis=1)
+        free_rows = np.flatnonzero(row_is_free)
+        if not len(free_rows):
+            raise OutOfFrames(count, len(self._free))
+        first = int(free_rows[-1]) << order
+        free = np.array(self._free)
+        self._free = free[(free < first) | (free >= first + count)].tolist()
+        self.owner_column[first : first + count] = owner
+        self.flags_column[first : first + count] = flags
+        return [MFN(mfn) for mfn in range(first, first + count)]
+
     def release(self, mfn: MFN) -> None:
         """Put a frame that nothing refers to on the free list, scrubbed.
 
@@ -170,6 +192,11 @@ class FrameTable:
     def owned_by(self, domain: int) -> "NDArray[np.intp]":
         """MFNs that count as pages of ``domain``, ascending."""
         mine = (self.owner_column == domain) & ((self.flags_column & ALLOCATED) != 0)
+        return np.flatnonzero(mine)
+
+    def pinned_by(self, domain: int) -> "NDArray[np.intp]":
+        """MFNs of the pinned tables of ``domain``, ascending; also those no longer its pages."""
+        mine = (self.owner_column == domain) & ((self.flags_column & PINNED) != 0)
         return np.flatnonzero(mine)
 
     def m2p(self, mfn: MFN) -> PFN:

@@ -20,7 +20,7 @@ from hypervisor.dispatch import Dispatcher
 from hypervisor.domain import NO_FRAME, Domain, Exit, Happening, State
 from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.events import Events
-from hypervisor.frames import ALLOCATED, PINNED, XEN_HEAP, FrameTable
+from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable
 from hypervisor.guestmem import GuestMemory
 from hypervisor.paging import Paging
 from hypervisor.scheduler import Scheduler
@@ -60,7 +60,8 @@ class Hypervisor:
         self.scheduler = Scheduler(self)
         self.dispatch = Dispatcher(self)
         self._next_id = 1
-        self._idle_state = self.machine.cpu.save()
+        self.idle_state = self.machine.cpu.save()
+        """The CPU of a domain that never ran: what the builder starts from."""
         self._current: Domain | None = None
         self.machine.on_syscall = self.dispatch.on_syscall
         self.machine.on_trap = self.traps.on_trap
@@ -131,7 +132,7 @@ class Hypervisor:
             return
         if self._current is not None:
             self._current.saved = self.machine.cpu.save()
-        self.machine.cpu.load(domain.saved or self._idle_state)
+        self.machine.cpu.load(domain.saved or self.idle_state)
         self._current = domain
         self.load_address_space(domain)
         self.counters["switches"] += 1
@@ -182,7 +183,7 @@ class Hypervisor:
         """Destroy the current domain if it has ended; for the scheduler, outside of any trap."""
         domain = self._current
         if domain is not None and domain.exit is not None:
-            self.machine.cpu.load(self._idle_state)
+            self.machine.cpu.load(self.idle_state)
             self.machine.coherence.flush()
             self._current = None
             self._destroy(domain)
@@ -205,9 +206,9 @@ class Hypervisor:
                 paging.put_table(table, domain)
         domain.table = domain.user_table = NO_FRAME
         owned = frames.owned_by(domain.id).tolist()
-        for mfn in owned:
-            if frames.flags[mfn] & PINNED:
-                paging.unpin(mfn, domain)
+        # Pinned frames that it gave back but still holds by their pins are among these.
+        for mfn in frames.pinned_by(domain.id).tolist():
+            paging.unpin(mfn, domain)
         for mfn in owned:
             frames.flags[mfn] &= ~ALLOCATED
             domain.pages -= 1
