@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Final
 from emu import Ending
 from emu.errors import MachineError
 from emu.units import PAGE_SHIFT
-from hypervisor.abi import Pvclock, SharedInfo, VcpuInfo, Virq, offset_of
-from hypervisor.domain import Domain, State
-from hypervisor.errors import HypervisorError
+from hypervisor.abi import Errno, Pvclock, RunState, SharedInfo, Shutdown, VcpuInfo, Virq, offset_of
+from hypervisor.domain import Domain, Exit, State
+from hypervisor.errors import GuestFault, HypervisorError
+from hypervisor.runstate import RunStates
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -35,6 +36,8 @@ WALL_CLOCK: Final = 1_104_537_600
 """Seconds since 1970 at which every machine is switched on: 2005-01-01. Never the host's clock."""
 DEFAULT_PERIOD: Final = 10_000_000
 """Nanoseconds between the ticks of a domain that asked for nothing else (Xen's 100 Hz)."""
+WATCHDOGS: Final = 2
+"""Watchdogs of one domain."""
 _TIME: Final = offset_of(VcpuInfo, "time")
 _WALL: Final = offset_of(SharedInfo, "wc_version")
 _TIME_INFO: Final = struct.Struct("<IIQQIbB2x")
@@ -67,6 +70,11 @@ class Scheduler:
         self._last_tick: dict[int, int] = {}
         self._asleep: set[int] = set()
         """Domains that were blocked when they were paused."""
+        self._watchdogs: dict[int, list[int | None]] = {}
+        """A domain's watchdogs: deadlines in ns, None for one that is not in use."""
+        self._latched: dict[int, int] = {}
+        self._time_areas: dict[int, int] = {}
+        self.runstates = RunStates(hv.guest)
         self._refreshed: dict[int, int] = {}
         """When a domain's time in shared_info was last written."""
 
@@ -92,13 +100,30 @@ class Scheduler:
         at = base + _TIME
         version = int.from_bytes(data[at : at + 4], "little")
         version = (version + 2) & 0xFFFF_FFFE
-        data[at : at + _TIME_INFO.size] = _TIME_INFO.pack(
-            version, 0, now, now, _MULTIPLIER, _SHIFT, Pvclock.TSC_STABLE_BIT
-        )
+        info = _TIME_INFO.pack(version, 0, now, now, _MULTIPLIER, _SHIFT, Pvclock.TSC_STABLE_BIT)
+        data[at : at + _TIME_INFO.size] = info
+        area = self._time_areas.get(domain.id)
+        if area is not None:
+            self._copy_time(domain, area, info)
         if last is None:
             wall = _WALL_INFO.pack(2, WALL_CLOCK, 0, 0)
             data[base + _WALL : base + _WALL + _WALL_INFO.size] = wall
         self._machine.coherence.wrote(domain.shared_info)
+
+    def _copy_time(self, domain: Domain, area: int, info: bytes) -> None:
+        kernel_mode, domain.kernel_mode = domain.kernel_mode, True
+        try:
+            self._hv.guest.write(domain, area, info)
+        except GuestFault:
+            pass  # the guest has unmapped it: its loss
+        finally:
+            domain.kernel_mode = kernel_mode
+
+    def register_time_area(self, domain: Domain, area: int) -> None:
+        """Keep a second copy of the time at the domain's linear address ``area``."""
+        self._time_areas[domain.id] = area
+        del self._refreshed[domain.id]
+        self._write_time(domain)
 
     # -- timers ----------------------------------------------------------------------------
 
@@ -151,6 +176,7 @@ class Scheduler:
             in (
                 domain.timer_deadline,
                 self._poll_deadlines.get(number),
+                *self._watchdogs.get(number, ()),
             )
         )
 
@@ -177,6 +203,50 @@ class Scheduler:
             if domain.timer_deadline == deadline:
                 domain.timer_deadline = None
                 self._hv.events.raise_virq(domain, Virq.TIMER)
+            if deadline in self._watchdogs.get(number, ()):
+                self.shutdown(domain, Shutdown.watchdog)
+
+    def watchdog(self, domain: Domain, number: int, timeout: int) -> int:
+        """SCHEDOP_watchdog: end the domain unless it calls again within ``timeout`` seconds.
+
+        ``number`` 0 asks for a watchdog: its number is the answer, or -ENOSPC. Otherwise the
+        watchdog is set anew, or given up if ``timeout`` is 0: 0, or -EINVAL if there is none.
+        """
+        dogs = self._watchdogs.setdefault(domain.id, [None] * WATCHDOGS)
+        if number > WATCHDOGS:
+            return -int(Errno.EINVAL)
+        if number == 0:
+            if timeout == 0:
+                return -int(Errno.EINVAL)
+            if None not in dogs:
+                return -int(Errno.ENOSPC)
+            number = answer = dogs.index(None) + 1
+        elif dogs[number - 1] is None:
+            return -int(Errno.EINVAL)
+        else:
+            answer = 0
+        deadline = self.now() + timeout * NANOSECONDS if timeout else None
+        dogs[number - 1] = deadline
+        if deadline is not None:
+            self._arm(domain, deadline)
+        return answer
+
+    # -- endings ---------------------------------------------------------------------------
+
+    def latch_reason(self, domain: Domain, reason: int) -> None:
+        """SCHEDOP_shutdown_code: the reason that the next shutdown has; the first one counts."""
+        self._latched.setdefault(domain.id, reason)
+
+    def shutdown(self, domain: Domain, reason: int) -> None:
+        """A domain ends for one of SHUTDOWN_*; an unknown number ends it as a crash."""
+        reason = self._latched.get(domain.id, reason)
+        if reason == Shutdown.crash or reason not in Shutdown._value2member_map_:
+            known = reason == Shutdown.crash
+            why = "the guest says that it crashed" if known else f"shutdown for reason {reason}"
+            self._hv.crash(domain, f"{why} (SCHEDOP_shutdown)")
+            return
+        name = Shutdown(reason).name
+        self._hv.end(domain, Exit(name, 1 if reason == Shutdown.watchdog else 0))
 
     # -- states ----------------------------------------------------------------------------
 
@@ -205,6 +275,7 @@ class Scheduler:
         """End a domain's waiting, if it waits."""
         if domain.state is State.BLOCKED:
             domain.state = State.RUNNABLE
+            self.runstates.change(domain, RunState.runnable, self.now())
         self._asleep.discard(domain.id)
         self._polling.discard(domain.id)
         self._poll_deadlines.pop(domain.id, None)
@@ -229,6 +300,10 @@ class Scheduler:
         self._polling.discard(domain.id)
         for kept in (self._poll_deadlines, self._periods, self._last_tick, self._refreshed):
             kept.pop(domain.id, None)
+        for more in (self._latched, self._time_areas):
+            more.pop(domain.id, None)
+        self._watchdogs.pop(domain.id, None)
+        self.runstates.forget(domain)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -280,8 +355,11 @@ class Scheduler:
             if domain.state is not State.RUNNABLE:
                 hv.reap()
                 return
+        now = self.now()
+        self.runstates.change(domain, RunState.running, now)
+        self.runstates.write(domain, now)
         before = self._machine.position
-        self._slice_end = self.now() + budget
+        self._slice_end = now + budget
         try:
             ending = self._machine.run(budget)
         except MachineError as error:
@@ -291,4 +369,8 @@ class Scheduler:
             domain.instructions += self._machine.position - before
         if ending is Ending.HALTED and domain.exit is None:
             hv.crash(domain, "the CPU halted: a triple fault, or HLT at privilege 0")
+        if domain.exit is None:
+            blocked = domain.state is State.BLOCKED
+            state = RunState.blocked if blocked else RunState.runnable
+            self.runstates.change(domain, state, self.now())
         hv.reap()

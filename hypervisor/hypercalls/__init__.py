@@ -1,6 +1,30 @@
 """The hypercalls, one module per family; importing this package fills the registry."""
 
-from hypervisor.hypercalls import cpu, mmu, share
+from hypervisor.hypercalls import (
+    console,
+    cpu,
+    event,
+    memory,
+    misc,
+    mmu,
+    sched,
+    share,
+    vcpu,
+    version,
+)
 from hypervisor.hypercalls.registry import HYPERCALLS, Entry
 
-__all__ = ["HYPERCALLS", "Entry", "cpu", "mmu", "share"]
+__all__ = [
+    "HYPERCALLS",
+    "Entry",
+    "console",
+    "cpu",
+    "event",
+    "memory",
+    "misc",
+    "mmu",
+    "sched",
+    "share",
+    "vcpu",
+    "version",
+]

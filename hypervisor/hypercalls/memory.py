@@ -1,0 +1,413 @@
+"""``memory_op``: how many frames a domain has, and which.
+
+A reservation call deals with extents of 2**order frames one after the other; its result is how
+many it managed, never an errno, so a call that cannot even be read manages none. A domain never
+gets more than its ``max_pages``. A frame that is given back while entries still map it stays
+theirs, and goes back to the heap with its last reference.
+
+``exchange`` gives frames that nothing refers to for others of another extent size.
+
+Source: memory.h; Xen's order of checks, as far as a guest can see it.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from emu.units import MFN, PAGE_SHIFT
+from hypervisor.abi import (
+    MACH2PHYS_NR_ENTRIES,
+    MACH2PHYS_VIRT_END,
+    MACH2PHYS_VIRT_START,
+    AddToPhysmap,
+    ArchSharedInfo,
+    Errno,
+    Hypercall,
+    MachphysMapping,
+    MachphysMfnList,
+    MemoryDomain,
+    MemoryExchange,
+    MemoryMap,
+    MemoryReservation,
+    RemoveFromPhysmap,
+    SharedInfo,
+    XenMem,
+    XenMemF,
+    offset_of,
+    read,
+    size_of,
+    to_bytes,
+)
+from hypervisor.domain import Domain
+from hypervisor.errors import GuestFault, OutOfFrames
+from hypervisor.frames import ALLOCATED
+from hypervisor.hypercalls.mmu import foreign
+from hypervisor.hypercalls.registry import hypercall
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+MAX_ORDER: Final = 9
+"""Largest extent that an ordinary domain may ask for: 2 MiB."""
+_COMMAND_BITS: Final = 6
+_ADDRESS_BITS: Final = 0xFF
+_M64: Final = (1 << 64) - 1
+_PFN: Final = struct.Struct("<Q")
+_E820: Final = struct.Struct("<QQI")
+_E820_RAM: Final = 1
+_M2P_EXTENT: Final = 1 << (21 - PAGE_SHIFT)
+"""Frames of M2P that one entry of ``machphys_mfn_list`` stands for."""
+_MAX_PFN: Final = offset_of(SharedInfo, "arch") + offset_of(ArchSharedInfo, "max_pfn")
+
+_EPERM: Final = -int(Errno.EPERM)
+_ESRCH: Final = -int(Errno.ESRCH)
+_EINVAL: Final = -int(Errno.EINVAL)
+_ENOENT: Final = -int(Errno.ENOENT)
+_ENOMEM: Final = -int(Errno.ENOMEM)
+_EFAULT: Final = -int(Errno.EFAULT)
+_EACCES: Final = -int(Errno.EACCES)
+_ENOSYS: Final = -int(Errno.ENOSYS)
+
+
+@hypercall(Hypercall.memory_op, 2)
+def memory_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> int:
+    """Answer one XENMEM_*; the bits above the command are an extent to begin with."""
+    start = (command & 0xFFFF_FFFF) >> _COMMAND_BITS
+    command &= (1 << _COMMAND_BITS) - 1
+    reserve = _RESERVATIONS.get(command)
+    if reserve is not None:
+        return _reservation(hv, domain, reserve, start, argument)
+    if start:
+        return _ENOSYS
+    operation = _OPERATIONS.get(command)
+    return _ENOSYS if operation is None else operation(hv, domain, argument)
+
+
+# -- reservations ------------------------------------------------------------------------------
+
+
+class _Request:
+    """A readable and permitted reservation: whose, which extents, and where they may lie."""
+
+    def __init__(self, hv: "Hypervisor", owner: Domain, raw: MemoryReservation) -> None:
+        self.owner = owner
+        self.list = raw.extent_start
+        self.count = raw.nr_extents
+        self.order = raw.extent_order
+        self.limit = hv.frames.total
+        """Frames from here on may not be given (the guest named a width of addresses)."""
+        bits = raw.mem_flags & _ADDRESS_BITS
+        self.possible = not bits or bits > PAGE_SHIFT or 1 << bits >= hv.frames.total << PAGE_SHIFT
+        if PAGE_SHIFT < bits < 64:
+            self.limit = min(self.limit, 1 << (bits - PAGE_SHIFT))
+        self.on_demand = bool(raw.mem_flags & XenMemF.populate_on_demand)
+
+    def at(self, index: int) -> int:
+        """Address of a number in the extent list."""
+        return (self.list + index * _PFN.size) & _M64
+
+
+def _reservation(
+    hv: "Hypervisor", domain: Domain, reserve: "Reserve", start: int, argument: int
+) -> int:
+    try:
+        raw = read(MemoryReservation, hv.guest.read(domain, argument, size_of(MemoryReservation)))
+    except GuestFault:
+        return start
+    if raw.nr_extents > 0xFFFF_FFFF >> _COMMAND_BITS or start >= raw.nr_extents:
+        return start
+    owner = foreign(hv, domain, raw.domid)
+    if isinstance(owner, int) or raw.extent_order > MAX_ORDER:
+        return start
+    request = _Request(hv, owner, raw)
+    if not request.possible:
+        return start
+    done = start
+    try:
+        while done < request.count and reserve(hv, domain, request, done):
+            done += 1
+    except GuestFault:
+        pass
+    return done
+
+
+def _allocate(hv: "Hypervisor", owner: Domain, order: int, limit: int) -> list[MFN]:
+    """The frames of a new extent, or none if there are none, or not for this domain."""
+    count = 1 << order
+    if owner.pages + count > owner.max_pages:
+        return []
+    try:
+        if order == 0 and limit >= hv.frames.total:
+            given = [hv.frames.allocate(owner.id)]
+        else:
+            given = hv.frames.allocate_extent(order, limit, owner.id)
+    except OutOfFrames:
+        return []
+    owner.pages += count
+    return given
+
+
+def _increase(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -> bool:
+    if request.list:
+        hv.guest.translate(domain, request.at(index), write=True)
+    given = _allocate(hv, request.owner, request.order, request.limit)
+    if given and request.list:
+        hv.guest.write(domain, request.at(index), _PFN.pack(given[0]))
+    return bool(given)
+
+
+def _populate(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -> bool:
+    if request.on_demand:
+        return False
+    at = request.at(index)
+    (pfn,) = _PFN.unpack(hv.guest.read(domain, at, _PFN.size))
+    hv.guest.translate(domain, at, write=True)
+    given = _allocate(hv, request.owner, request.order, request.limit)
+    for i, mfn in enumerate(given):
+        hv.frames.set_m2p(mfn, pfn + i)
+    if given:
+        hv.guest.write(domain, at, _PFN.pack(given[0]))
+    return bool(given)
+
+
+def _decrease(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -> bool:
+    (first,) = _PFN.unpack(hv.guest.read(domain, request.at(index), _PFN.size))
+    return all(_remove(hv, request.owner, first + i) for i in range(1 << request.order))
+
+
+def _remove(hv: "Hypervisor", owner: Domain, mfn: int) -> bool:
+    """Take a frame from its owner; entries that map it keep it until they are gone."""
+    frames = hv.frames
+    if not frames.exists(mfn) or frames.owner[mfn] != owner.id:
+        return False
+    if not frames.flags[mfn] & ALLOCATED:
+        return False
+    hv.paging.unpin(mfn, owner)
+    frames.flags[mfn] &= ~ALLOCATED
+    owner.pages -= 1
+    if frames.refs[mfn] == 0:
+        frames.release(MFN(mfn))
+    return True
+
+
+Reserve = Callable[["Hypervisor", Domain, _Request, int], bool]
+
+_RESERVATIONS: Final[dict[int, Reserve]] = {
+    XenMem.increase_reservation: _increase,
+    XenMem.decrease_reservation: _decrease,
+    XenMem.populate_physmap: _populate,
+}
+"""What to do with one extent: True if it is done."""
+
+
+# -- exchange ----------------------------------------------------------------------------------
+
+
+def _exchange(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    call = read(MemoryExchange, hv.guest.read(domain, argument, size_of(MemoryExchange)))
+    answer = _check_exchange(call)
+    if not answer:
+        owner = foreign(hv, domain, call.in_.domid)
+        answer = owner if isinstance(owner, int) else _exchange_all(hv, domain, owner, call)
+    done = argument + offset_of(MemoryExchange, "nr_exchanged")
+    hv.guest.write(domain, done, _PFN.pack(call.nr_exchanged))
+    return answer
+
+
+def _check_exchange(call: MemoryExchange) -> int:
+    given, wanted = call.in_, call.out
+    if max(given.extent_order, wanted.extent_order) > MAX_ORDER:
+        return _EPERM
+    if (
+        call.nr_exchanged > given.nr_extents
+        or given.domid != wanted.domid
+        or given.nr_extents > _M64 >> given.extent_order
+        or wanted.nr_extents > _M64 >> wanted.extent_order
+        or given.nr_extents << given.extent_order != wanted.nr_extents << wanted.extent_order
+    ):
+        return _EINVAL
+    return 0
+
+
+def _exchange_all(hv: "Hypervisor", domain: Domain, owner: Domain, call: MemoryExchange) -> int:
+    """Exchange chunk after chunk; ``call.nr_exchanged`` says how far it came."""
+    given, wanted = call.in_, call.out
+    per_chunk = 1 << max(0, wanted.extent_order - given.extent_order)
+    back_per_chunk = 1 << max(0, given.extent_order - wanted.extent_order)
+    for chunk in range(call.nr_exchanged // per_chunk, given.nr_extents // per_chunk):
+        call.nr_exchanged = chunk * per_chunk
+        source = (given.extent_start + chunk * per_chunk * _PFN.size) & _M64
+        target = (wanted.extent_start + chunk * back_per_chunk * _PFN.size) & _M64
+        try:
+            answer = _exchange_chunk(
+                hv, domain, owner, call, (source, per_chunk), (target, back_per_chunk)
+            )
+        except GuestFault:
+            answer = _EFAULT
+        if answer:
+            return answer
+    call.nr_exchanged = given.nr_extents
+    return 0
+
+
+def _exchange_chunk(
+    hv: "Hypervisor",
+    domain: Domain,
+    owner: Domain,
+    call: MemoryExchange,
+    source: tuple[int, int],
+    target: tuple[int, int],
+) -> int:
+    """Frames for frames, all or nothing. ``source``, ``target``: list address and extents."""
+    frames, guest = hv.frames, hv.guest
+    raw = guest.read(domain, source[0], source[1] * _PFN.size)
+    old = [
+        first + i for (first,) in _PFN.iter_unpack(raw) for i in range(1 << call.in_.extent_order)
+    ]
+    if len(set(old)) != len(old):
+        return _EINVAL
+    for mfn in old:
+        # Nothing may refer to it: the caller has unmapped it.
+        mine = frames.exists(mfn) and frames.owner[mfn] == owner.id
+        if not mine or not frames.flags[mfn] & ALLOCATED or frames.refs[mfn]:
+            return _EINVAL
+    raw = guest.read(domain, target[0], target[1] * _PFN.size)
+    guest.write(domain, target[0], raw)
+    request = _Request(hv, owner, call.out)
+    if not request.possible:
+        return _ENOMEM
+    new: list[list[MFN]] = []
+    owner.pages -= len(old)
+    for _ in range(target[1]):
+        extent = _allocate(hv, owner, call.out.extent_order, request.limit)
+        if not extent:
+            for mfn in (mfn for given in new for mfn in given):
+                frames.release(mfn)
+                owner.pages -= 1
+            owner.pages += len(old)
+            return _ENOMEM
+        new.append(extent)
+    for mfn in old:
+        frames.release(MFN(mfn))
+    for (pfn,), extent in zip(_PFN.iter_unpack(raw), new, strict=True):
+        for i, frame in enumerate(extent):
+            frames.set_m2p(frame, pfn + i)
+    guest.write(domain, target[0], b"".join(_PFN.pack(extent[0]) for extent in new))
+    return 0
+
+
+# -- questions ---------------------------------------------------------------------------------
+
+
+def _named(hv: "Hypervisor", domain: Domain, argument: int) -> Domain | int:
+    domid = read(MemoryDomain, hv.guest.read(domain, argument, size_of(MemoryDomain))).domid
+    return foreign(hv, domain, domid)
+
+
+def _current(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    owner = _named(hv, domain, argument)
+    return owner if isinstance(owner, int) else owner.pages
+
+
+def _maximum(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    owner = _named(hv, domain, argument)
+    return owner if isinstance(owner, int) else owner.max_pages
+
+
+def _maximum_gpfn(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    """One less than the number of PFNs that the guest wrote into its shared_info."""
+    owner = _named(hv, domain, argument)
+    if isinstance(owner, int):
+        return owner
+    number = hv.machine.memory.words[((owner.shared_info << PAGE_SHIFT) + _MAX_PFN) >> 3]
+    return (number or 1) - 1
+
+
+def _maximum_ram_page(hv: "Hypervisor", _domain: Domain, _argument: int) -> int:
+    return hv.frames.total
+
+
+def _machphys_mapping(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    answer = MachphysMapping(
+        v_start=MACH2PHYS_VIRT_START, v_end=MACH2PHYS_VIRT_END, max_mfn=MACH2PHYS_NR_ENTRIES - 1
+    )
+    hv.guest.write(domain, argument, to_bytes(answer))
+    return 0
+
+
+def _machphys_list(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    call = read(MachphysMfnList, hv.guest.read(domain, argument, size_of(MachphysMfnList)))
+    firsts = hv.frames.m2p_frames[::_M2P_EXTENT][: call.max_extents]
+    hv.guest.write(domain, call.extent_start, b"".join(_PFN.pack(mfn) for mfn in firsts))
+    call.nr_extents = len(firsts)
+    hv.guest.write(domain, argument, to_bytes(call))
+    return 0
+
+
+def _memory_map(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    """An E820 map of one entry: all that the domain may ever have is RAM."""
+    return _write_map(hv, domain, argument, domain.max_pages)
+
+
+def _machine_memory_map(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    if not domain.privileged:
+        return _EPERM
+    return _write_map(hv, domain, argument, hv.frames.total)
+
+
+def _write_map(hv: "Hypervisor", domain: Domain, argument: int, pages: int) -> int:
+    call = read(MemoryMap, hv.guest.read(domain, argument, size_of(MemoryMap)))
+    call.nr_entries = min(call.nr_entries, 1)
+    if call.nr_entries:
+        hv.guest.write(domain, call.buffer, _E820.pack(0, pages << PAGE_SHIFT, _E820_RAM))
+    hv.guest.write(domain, argument, to_bytes(call))
+    return 0
+
+
+def _add_to_physmap(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    """For guests whose tables are translated; a PV guest's are not."""
+    domid = read(AddToPhysmap, hv.guest.read(domain, argument, size_of(AddToPhysmap))).domid
+    owner = foreign(hv, domain, domid)
+    return owner if isinstance(owner, int) else _EACCES
+
+
+def _remove_from_physmap(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    call = read(RemoveFromPhysmap, hv.guest.read(domain, argument, size_of(RemoveFromPhysmap)))
+    owner = foreign(hv, domain, call.domid)
+    if isinstance(owner, int):
+        return owner
+    mine = hv.frames.exists(call.gpfn) and hv.frames.owner[call.gpfn] == owner.id
+    return 0 if mine else _ENOENT
+
+
+def _sharing_saved(hv: "Hypervisor", domain: Domain, _argument: int) -> int:
+    """How many frames sharing saves; only for a privileged caller, since it tells of others."""
+    return hv.sharing.saved if domain.privileged else _EPERM
+
+
+def _sharing_shared(hv: "Hypervisor", domain: Domain, _argument: int) -> int:
+    return hv.frames.shared if domain.privileged else _EPERM
+
+
+def _no_numa(_hv: "Hypervisor", _domain: Domain, _argument: int) -> int:
+    return -int(Errno.EOPNOTSUPP)
+
+
+Operation = Callable[["Hypervisor", Domain, int], int]
+
+_OPERATIONS: Final[dict[int, Operation]] = {
+    XenMem.maximum_ram_page: _maximum_ram_page,
+    XenMem.current_reservation: _current,
+    XenMem.maximum_reservation: _maximum,
+    XenMem.machphys_mfn_list: _machphys_list,
+    XenMem.add_to_physmap: _add_to_physmap,
+    XenMem.memory_map: _memory_map,
+    XenMem.machine_memory_map: _machine_memory_map,
+    XenMem.exchange: _exchange,
+    XenMem.machphys_mapping: _machphys_mapping,
+    XenMem.maximum_gpfn: _maximum_gpfn,
+    XenMem.remove_from_physmap: _remove_from_physmap,
+    XenMem.get_sharing_freed_pages: _sharing_saved,
+    XenMem.get_sharing_shared_pages: _sharing_shared,
+    XenMem.get_vnumainfo: _no_numa,
+}

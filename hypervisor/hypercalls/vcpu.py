@@ -1,0 +1,97 @@
+"""``vcpu_op``: the one vCPU that a domain has, its timers, and where it wants to read about them.
+
+Source: vcpu.h.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from hypervisor.abi import (
+    Errno,
+    Hypercall,
+    Shutdown,
+    SshotTmr,
+    VcpuGuestContext,
+    VcpuOp,
+    VcpuRegisterRunstateMemoryArea,
+    VcpuRegisterTimeMemoryArea,
+    VcpuSetPeriodicTimer,
+    VcpuSetSingleshotTimer,
+    VcpuTimeInfo,
+    read,
+    size_of,
+)
+from hypervisor.domain import Domain
+from hypervisor.hypercalls.registry import hypercall
+
+if TYPE_CHECKING:
+    from hypervisor.hypervisor import Hypervisor
+
+MIN_PERIOD: Final = 1_000_000
+"""Nanoseconds: no faster periodic timer is granted."""
+MAX_DELTA: Final = (1 << 62) - 1
+_EINVAL: Final = -int(Errno.EINVAL)
+
+
+@hypercall(Hypercall.vcpu_op, 3)
+def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument: int) -> int:
+    """Answer one VCPUOP_*; there is only vCPU 0.
+
+    ``register_vcpu_info`` and ``send_nmi`` answer -ENOSYS: a vCPU's information stays in
+    shared_info, and there are no NMIs.
+    """
+    command &= 0xFFFF_FFFF
+    if vcpu & 0xFFFF_FFFF:
+        return -int(Errno.ENOENT)
+    scheduler, guest = hv.scheduler, hv.guest
+    if command == VcpuOp.is_up:
+        return 1
+    if command == VcpuOp.up:
+        return 0
+    if command == VcpuOp.down:
+        # The last vCPU that goes down takes the domain with it.
+        scheduler.shutdown(domain, Shutdown.poweroff)
+        return 0
+    if command == VcpuOp.initialise:
+        guest.read(domain, argument, size_of(VcpuGuestContext))
+        return -int(Errno.EEXIST)
+    if command == VcpuOp.set_periodic_timer:
+        raw = guest.read(domain, argument, size_of(VcpuSetPeriodicTimer))
+        period = read(VcpuSetPeriodicTimer, raw).period_ns
+        if not MIN_PERIOD <= period <= MAX_DELTA:
+            return _EINVAL
+        scheduler.set_period(domain, period)
+        return 0
+    if command == VcpuOp.stop_periodic_timer:
+        scheduler.set_period(domain, None)
+        return 0
+    if command == VcpuOp.set_singleshot_timer:
+        return _singleshot(hv, domain, argument)
+    if command == VcpuOp.stop_singleshot_timer:
+        scheduler.set_timer(domain, None)
+        return 0
+    if command == VcpuOp.get_runstate_info:
+        guest.write(domain, argument, scheduler.runstates.info(domain, scheduler.now()))
+        return 0
+    if command == VcpuOp.register_runstate_memory_area:
+        raw = guest.read(domain, argument, size_of(VcpuRegisterRunstateMemoryArea))
+        area = read(VcpuRegisterRunstateMemoryArea, raw).addr
+        scheduler.runstates.register(domain, area, scheduler.now())
+        return 0
+    if command == VcpuOp.register_vcpu_time_memory_area:
+        raw = guest.read(domain, argument, size_of(VcpuRegisterTimeMemoryArea))
+        area = read(VcpuRegisterTimeMemoryArea, raw).addr
+        guest.write(domain, area, guest.read(domain, area, size_of(VcpuTimeInfo)))
+        scheduler.register_time_area(domain, area)
+        return 0
+    if command == VcpuOp.get_physid:
+        return _EINVAL
+    return -int(Errno.ENOSYS)
+
+
+def _singleshot(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    raw = hv.guest.read(domain, argument, size_of(VcpuSetSingleshotTimer))
+    order = read(VcpuSetSingleshotTimer, raw)
+    if order.flags & SshotTmr.future and order.timeout_abs_ns < hv.scheduler.now():
+        return -int(Errno.ETIME)
+    hv.scheduler.set_timer(domain, order.timeout_abs_ns)
+    return 0
