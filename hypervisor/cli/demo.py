@@ -3,7 +3,7 @@
 Every domain runs the bundled ``share`` with a module of Python's own source files; the sets
 overlap. All pages are shared, some are written to, and every byte is checked by the guests.
 
-When a domain has asked for all its pages to be shared it is paused, until all have: that moment,
+When all pages of a domain are shared it is paused, until all domains are there: that moment,
 before anybody writes, is what the savings are measured at. They are compared with a count that the
 hypervisor has no part in: the pages of the modules, put into a Python set. Frames in use are those
 not free, the hypervisor's own and page tables included.
@@ -32,6 +32,7 @@ from hypervisor.settings import Settings
 DOMAINS: Final = 8
 GUEST: Final = "share"
 CMDLINE: Final = "patterns=0"
+"""Only the module's pages, whose contents are known here."""
 FILES: Final = 40
 """Files that all modules are made of: the largest of the standard library."""
 COMMON: Final = 8
@@ -88,7 +89,7 @@ def count_pages(pages: Sequence[bytes]) -> tuple[int, int]:
 
 
 class _Meeting:
-    """Pauses every domain once it has asked for ``pages`` pages to be shared."""
+    """Pauses every domain once all its pages are shared."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -109,7 +110,8 @@ class _Meeting:
         if kind != "hypercall" or domain is None or domain.exit is not None:
             return
         wanted = self._pages.get(domain.id)
-        if wanted is not None and domain.counters["share_calls"] >= wanted:
+        counters = domain.counters
+        if wanted is not None and counters["entered"] + counters["merged"] >= wanted:
             del self._pages[domain.id]
             self.arrived.append(domain)
             self._session.hv.scheduler.pause(domain)
