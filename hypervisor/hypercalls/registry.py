@@ -42,5 +42,3 @@ def hypercall(number: Hypercall, arguments: int) -> Callable[[Function], Functio
         return function
 
     return register
-
-
