@@ -41,6 +41,10 @@ REGISTER_NAMES: Final = (
 ES, CS, SS, DS, FS, GS = range(6)
 SEGMENT_NAMES: Final = ("es", "cs", "ss", "ds", "fs", "gs")
 
+CS_SELECTOR: Final = (OFF_SEGS + CS * SEGMENT_BYTES) >> 2
+SS_SELECTOR: Final = (OFF_SEGS + SS * SEGMENT_BYTES) >> 2
+"""Indices into ``Cpu.halves`` of the visible selectors."""
+
 CODE64: Final = 0x00AF_FB00
 """Attributes of a flat 64-bit code segment of privilege 3: G, L, P, DPL 3, readable, accessed."""
 DATA: Final = 0x00CF_F300

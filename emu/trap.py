@@ -3,8 +3,8 @@
 Source: Intel SDM volume 3A, chapter 6 (vectors, error codes); volume 2 (SYSCALL, HLT, CPUID).
 """
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from emu.units import VA
 
@@ -36,9 +36,8 @@ class TrapKind(Enum):
     PORT_IO = "port i/o"
 
 
-@dataclass(frozen=True, slots=True)
-class Trap:
-    """One trap.
+class Trap(NamedTuple):
+    """One trap. A tuple, because making one is part of the cost of every fault.
 
     ``vector``: 0..255, -1 where there is none. ``error_code``: as the CPU would push it, 0 where
     there is none. ``address``: CR2 of a page fault, the port of port I/O, else 0.
