@@ -12,7 +12,7 @@ from typing import Final
 
 from emu import Machine
 from emu.paging import PTE_A, PTE_D, PTE_MFN_MASK, PTE_P, PTE_RW
-from emu.units import ENTRIES, MA, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, mfn_of
+from emu.units import ENTRIES, MA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, mfn_of
 from hypervisor.abi import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
@@ -35,19 +35,23 @@ class GuestMemory:
         Raises:
             GuestFault: not canonical, the hypervisor's, not mapped, or not writable.
         """
-        if va >= _TOP_LOW and (
-            va < _TOP_HIGH or HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END
-        ):
+        if va >= _TOP_LOW and (va < _TOP_HIGH or HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END):
             raise GuestFault
         need = PTE_P | PTE_RW if write else PTE_P
         words = self._words
         table = domain.table if domain.kernel_mode else domain.user_table
-        for shift in (39, 30, 21):
-            entry = words[table * ENTRIES + (va >> shift & 511)]
-            if entry & need != need:
-                raise GuestFault
-            table = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
-        at = table * ENTRIES + (va >> PAGE_SHIFT & 511)
+        # Written out, and with word indices instead of frame numbers: every hypercall that takes a
+        # pointer and every bounce frame comes through here.
+        entry = words[table * ENTRIES + (va >> 39 & 511)]
+        if entry & need != need:
+            raise GuestFault
+        entry = words[((entry & PTE_MFN_MASK) >> 3) + (va >> 30 & 511)]
+        if entry & need != need:
+            raise GuestFault
+        entry = words[((entry & PTE_MFN_MASK) >> 3) + (va >> 21 & 511)]
+        if entry & need != need:
+            raise GuestFault
+        at = ((entry & PTE_MFN_MASK) >> 3) + (va >> PAGE_SHIFT & 511)
         entry = words[at]
         if entry & need != need:
             raise GuestFault
