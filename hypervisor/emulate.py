@@ -174,6 +174,7 @@ class Emulator:
                 return False
         except _Fault as fault:
             if fault.address is not None:
+                self._cpu.cr2 = fault.address
                 self._hv.traps.page_fault(domain, fault.address, fault.error or 0)
             else:
                 self._hv.traps.exception(domain, fault.vector, fault.error)

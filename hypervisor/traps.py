@@ -15,6 +15,8 @@ A frame that cannot be written, or a handler that is not there, ends the domain 
 
 A write to a shared frame is counted here and then is the guest's own #PF: its kernel copies. This
 is the hot path (copy-on-write), so it reads registers in place and writes the frame in one piece.
+CR2 and the event mask are stored in shared_info without a word to ``coherence``: only a guest that
+runs shared_info as code could tell, and it would be stale code of its own.
 
 Source: xen.h and arch-x86/xen-x86_64.h (frame, TI_*), callback.h; Intel SDM volume 3A, 6.13 (error
 codes). What Xen 4.17 does beyond its headers was read in its source and is said where it matters.
@@ -24,7 +26,22 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from emu import Trap, TrapKind
-from emu.cpu import CODE64, CS, DATA, DS, ES, FS, GS, R11, RCX, RIP, RSP, SS
+from emu.cpu import (
+    CODE64,
+    CS,
+    CS_SELECTOR,
+    DATA,
+    DS,
+    ES,
+    FS,
+    GS,
+    R11,
+    RCX,
+    RIP,
+    RSP,
+    SS,
+    SS_SELECTOR,
+)
 from emu.machine import CpuidResult
 from emu.paging import (
     DR6_BS,
@@ -35,7 +52,6 @@ from emu.paging import (
     PF_W,
     PTE_AVL,
     PTE_MFN_MASK,
-    PTE_P,
     RFLAGS_AC,
     RFLAGS_DF,
     RFLAGS_IF,
@@ -46,7 +62,7 @@ from emu.paging import (
     RFLAGS_VM,
 )
 from emu.trap import BP, DB, GP, HAS_ERROR_CODE, NM, OF, PF, UD, vector_name
-from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
+from emu.units import ENTRIES, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA, mfn_of
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
@@ -67,6 +83,7 @@ if TYPE_CHECKING:
 
 UPCALL_MASK: Final = offset_of(VcpuInfo, "evtchn_upcall_mask")
 _CR2: Final = offset_of(VcpuInfo, "arch") >> 3
+_EXCEPTION: Final = TrapKind.EXCEPTION
 _INT80: Final = 0x80
 _M64: Final = (1 << 64) - 1
 _KERNEL_CS: Final = int(Flat64.KERNEL_CS)
@@ -85,6 +102,10 @@ _KERNEL_DPL: Final = 1
 """``int n`` by a guest's kernel counts as ring 1, as in Xen: a gate of DPL 0 is closed to it."""
 
 
+def _name(what: str | int) -> str:
+    return vector_name(what) if isinstance(what, int) else what
+
+
 class Traps:
     """Handles every trap but a kernel's SYSCALL, and enters the guest's handlers."""
 
@@ -93,6 +114,10 @@ class Traps:
         self._cpu = hv.machine.cpu
         self._words = hv.machine.cpu.words
         self._memory = hv.machine.memory
+        self._table_words = hv.machine.memory.words
+        self._halves = hv.machine.cpu.halves
+        self._coherence = hv.machine.coherence
+        self._guest = hv.guest
         self._owner = hv.frames.owner
         self.descriptors = Descriptors(hv)
         self.emulator = Emulator(hv)
@@ -123,63 +148,62 @@ class Traps:
 
     def on_trap(self, trap: Trap) -> None:
         """The machine's ``on_trap``."""
-        domain = self._hv.current
+        hv = self._hv
+        domain = hv.current
         domain.recent.append(trap)
-        if trap.kind is TrapKind.EXCEPTION:
-            vector = trap.vector
+        kind, vector, error, address, _, _, _ = trap
+        if kind is _EXCEPTION:
             if vector == PF:
-                self._page_fault(domain, trap.address, trap.error_code)
+                self._page_fault(domain, address, error)
             elif vector == UD and self._cpu.exception_is_int:
                 # ``int 6`` comes this way, with RIP still at the instruction.
                 self._words[RIP] = self._cpu.exception_next_rip
                 self._software_interrupt(domain, vector)
             else:
-                self._exception(domain, vector, trap.error_code)
-        elif trap.kind is TrapKind.SOFTWARE_INTERRUPT:
-            self._software_interrupt(domain, trap.vector)
-        elif trap.kind is TrapKind.SYSENTER:
+                self._exception(domain, vector, error)
+        elif kind is TrapKind.SOFTWARE_INTERRUPT:
+            self._software_interrupt(domain, vector)
+        elif kind is TrapKind.SYSENTER:
             self._sysenter(domain)
-        elif trap.kind is TrapKind.PORT_IO:
+        elif kind is TrapKind.PORT_IO:
             if not self.emulator.privileged(domain):
                 self.exception(domain, GP, 0)
         else:
             raise HypervisorError(f"{trap}: not a trap that comes here")
         if domain.exit is None:
-            self._hv.leave(domain)
+            hv.leave(domain)
 
     # -- exceptions ------------------------------------------------------------------------
 
     def _page_fault(self, domain: Domain, address: VA, error: int) -> None:
+        """A #PF of the guest's, from the MMU.
+
+        A write that was denied to a present page may be one to a shared frame. The AVL bits of the
+        entry are the guest's own mark, and may be absent or forged; whose the frame is decides.
+        """
+        hv = self._hv
         if error & _COW_MASK == _COW_FAULT:
-            self._count_if_shared(domain, address)
-        domain.counters["page_faults"] += 1
+            # The MMU found every level present, so that they need not be looked at again.
+            words = self._table_words
+            table = domain.table if domain.kernel_mode else domain.user_table
+            entry = words[table * ENTRIES + (address >> 39 & 511)]
+            entry = words[((entry & PTE_MFN_MASK) >> 3) + (address >> 30 & 511)]
+            entry = words[((entry & PTE_MFN_MASK) >> 3) + (address >> 21 & 511)]
+            entry = words[((entry & PTE_MFN_MASK) >> 3) + (address >> PAGE_SHIFT & 511)]
+            mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
+            if self._owner[mfn] == _COW:
+                hv.sharing.count_fault(domain)
+                if hv.listeners:
+                    hv.emit("cow_fault", domain, va=int(address), mfn=mfn, avl=entry & PTE_AVL)
         self.page_fault(domain, address, error)
 
-    def _count_if_shared(self, domain: Domain, address: VA) -> None:
-        """A write to a present page was denied: was it the share that took the right away?
-
-        The AVL bits of the entry are the guest's own mark and may be absent or forged; whose the
-        frame is decides.
-        """
-        words = self._memory.words
-        table = domain.table if domain.kernel_mode else domain.user_table
-        for shift in (39, 30, 21):
-            entry = words[table * ENTRIES + (address >> shift & 511)]
-            if not entry & PTE_P:
-                return
-            table = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
-        entry = words[table * ENTRIES + (address >> PAGE_SHIFT & 511)]
-        mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
-        hv = self._hv
-        if entry & PTE_P and mfn < len(self._owner) and self._owner[mfn] == _COW:
-            hv.sharing.count_fault(domain)
-            if hv.listeners:
-                hv.emit("cow_fault", domain, va=int(address), mfn=mfn, avl=entry & PTE_AVL)
-
     def page_fault(self, domain: Domain, address: int, error: int) -> None:
-        """Deliver #PF for ``address``; the U bit of ``error`` is put right here."""
-        self._memory.words[domain.shared_info * ENTRIES + _CR2] = address
-        self._cpu.cr2 = address
+        """Deliver #PF for ``address``; the U bit of ``error`` is put right here.
+
+        Where the fault is not the MMU's the caller has set CR2.
+        """
+        domain.counters["page_faults"] += 1
+        self._table_words[domain.shared_info * ENTRIES + _CR2] = address
         error = error & ~PF_U if domain.kernel_mode else error | PF_U
         self.exception(domain, PF, error)
 
@@ -213,13 +237,12 @@ class Traps:
     def exception(self, domain: Domain, vector: int, error: int | None) -> None:
         """Enter the guest's handler of ``vector``; ``error`` is None where none is pushed."""
         gate = domain.trap_table.get(vector)
-        name = vector_name(vector)
         if self._hv.listeners:
             self._hv.emit("trap", domain, vector=vector, error=error, rip=self._words[RIP])
         if gate is None:
-            self._enter(domain, 0, False, error, name)
+            self._enter(domain, 0, False, error, vector)
         else:
-            self._enter(domain, gate.address, gate.masks_events, error, name)
+            self._enter(domain, gate.address, gate.masks_events, error, vector)
 
     def _software_interrupt(self, domain: Domain, vector: int) -> None:
         """``int n``; RIP is behind it.
@@ -303,7 +326,8 @@ class Traps:
     def load_flat(self) -> None:
         """Load the flat 64-bit CS and SS of the ABI."""
         cpu = self._cpu
-        if cpu.selector(CS) != _KERNEL_CS or cpu.selector(SS) != _KERNEL_SS:
+        halves = self._halves
+        if halves[CS_SELECTOR] != _KERNEL_CS or halves[SS_SELECTOR] != _KERNEL_SS:
             cpu.load_segment(CS, _KERNEL_CS, CODE64)
             cpu.load_segment(SS, _KERNEL_SS, DATA)
             cpu.sync_mode()
@@ -316,26 +340,27 @@ class Traps:
         address: int,
         masks_events: bool,
         error: int | None,
-        what: str,
+        what: str | int,
         cs: int | None = None,
         ss: int | None = None,
         data: tuple[int, ...] = (),
     ) -> None:
         """Build a bounce frame and go on at ``address`` in kernel mode; crash if that cannot be.
 
-        ``cs`` and ``ss``: selectors to push, where they are not the CPU's. ``data``: DS, ES, FS and
+        ``what``: a vector, or the name of what has none, for the report. ``cs`` and ``ss``:
+        selectors to push, where they are not the CPU's. ``data``: DS, ES, FS and
         GS for the failsafe callback.
         """
-        cpu, words = self._cpu, self._words
+        cpu, words, halves = self._cpu, self._words, self._halves
         if address == 0:
-            self._hv.crash(domain, f"unhandled {what}: no handler is registered")
+            self._hv.crash(domain, f"unhandled {_name(what)}: no handler is registered")
             return
         flags = cpu.flags
         old_sp = words[RSP]
         if cs is None:
-            cs = cpu.selector(CS)
+            cs = halves[CS_SELECTOR] & 0xFFFF
         if ss is None:
-            ss = cpu.selector(SS)
+            ss = halves[SS_SELECTOR] & 0xFFFF
         if domain.kernel_mode:
             sp = old_sp
             cs &= 0xFFFC
@@ -365,18 +390,18 @@ class Traps:
             frame = _FRAME.pack(words[RCX], words[R11], rip, cs, pushed, old_sp, ss)
         refused = HYPERVISOR_VIRT_START <= sp < HYPERVISOR_VIRT_END + 60
         sp = (sp - size) & _M64
-        guest = self._hv.guest
+        guest = self._guest
         try:
             if refused:
                 raise GuestFault
             if sp & PAGE_MASK <= PAGE_SIZE - size:
                 at = guest.translate(domain, sp, write=True)
                 memory[at : at + size] = frame
-                self._hv.machine.coherence.wrote(MFN(at >> PAGE_SHIFT))
+                self._coherence.wrote(mfn_of(at))
             else:
                 guest.write(domain, sp, frame)
         except GuestFault:
-            why = f"double fault: the frame of {what} cannot be written at {sp:#x}"
+            why = f"double fault: the frame of {_name(what)} cannot be written at {sp:#x}"
             self._hv.crash(domain, why)
             return
         if masks_events:
