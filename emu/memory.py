@@ -91,6 +91,10 @@ class Memory:
         return self._map[start : start + PAGE_SIZE]
 
     def zero_frame(self, mfn: MFN) -> None:
-        """Fill a frame with zeros."""
+        """Fill a frame with zeros.
+
+        One that is zero already is only read: a host page that was never touched stays so.
+        """
         start = mfn << PAGE_SHIFT
-        self._map[start : start + PAGE_SIZE] = _ZERO_FRAME
+        if self._map[start : start + PAGE_SIZE] != _ZERO_FRAME:
+            self._map[start : start + PAGE_SIZE] = _ZERO_FRAME
