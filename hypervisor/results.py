@@ -64,10 +64,10 @@ class Outcome(Enum):
     HYPERVISOR_ERROR = "hypervisor error"
     """The audit found violations, or the hypervisor raised: a bug of ours."""
     CRASHED = "crashed"
-    """The hypervisor ended a domain that could not go on."""
+    """A domain could not go on, or said so by SHUTDOWN_crash."""
     FAILED = "failed"
-    """A guest reported failure: a ``not ok`` line, fewer ``ok`` lines than its plan said,
-    SHUTDOWN_crash or SHUTDOWN_watchdog."""
+    """A guest reported failure: a ``not ok`` line, fewer ``ok`` lines than its plan said, or
+    SHUTDOWN_watchdog."""
     LIMIT = "limit"
     """The instructions were used up before every domain had ended."""
     STUCK = "stuck"
@@ -102,7 +102,7 @@ class DomainRecord:
 
     @property
     def crashed(self) -> bool:
-        """True if the hypervisor ended it because it could not go on."""
+        """True if it could not go on, or said so; there is a crash report."""
         return self.exit is not None and bool(self.exit.report)
 
     @property

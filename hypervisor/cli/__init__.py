@@ -5,6 +5,7 @@ stderr and exit code 2. A traceback is never shown unless ``--log debug`` asks f
 own no mechanism: they read files, start a machine, and print.
 """
 
+import importlib.metadata
 import logging
 import os
 import sys
@@ -15,12 +16,8 @@ from typing import Any, Final
 import click
 
 from emu.errors import CowbirdError
-from hypervisor.cli import logs
-from hypervisor.cli.asm import asm
-from hypervisor.cli.boot import boot
-from hypervisor.cli.demo import demo
+from hypervisor.cli import asm, boot, demo, guests, logs
 from hypervisor.cli.exitcodes import EXIT_CODES, USAGE, help_text
-from hypervisor.cli.guests import guests
 from hypervisor.results import Outcome
 
 __all__ = ["cli", "main"]
@@ -78,10 +75,17 @@ def _fail(message: str) -> None:
     sys.exit(USAGE)
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("cowbird")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed: run from its sources)"
+
+
 @click.group(
     cls=_Group, epilog=help_text(), context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(package_name="cowbird", prog_name="cowbird", message="%(prog)s %(version)s")
+@click.version_option(_version(), prog_name="cowbird", message="%(prog)s %(version)s")
 def cli() -> None:
     """An x86 paging laboratory: real guest kernels share equal pages.
 
@@ -89,7 +93,7 @@ def cli() -> None:
     """
 
 
-for _command in (boot, demo, guests, asm):
+for _command in (boot.boot, demo.demo, guests.guests, asm.asm):
     cli.add_command(_command)
 
 

@@ -40,6 +40,8 @@ COMMON: Final = 8
 OWN: Final = 12
 """Files of a module besides; the next domain's begin ``STEP`` further on, so they overlap."""
 STEP: Final = 4
+ROOM: Final = 2 << 20
+"""Bytes of a domain's memory besides its module."""
 _MAX_BYTES: Final = 128 << 10
 """Files larger than this are left out: one odd installation must not make the demo slow."""
 
@@ -148,7 +150,7 @@ def demo(
         for module in modules:
             domain = session.add(
                 source,
-                None,
+                ROOM + len(module.data),
                 module=module.data,
                 module_name=" ".join(module.names),
                 cmdline=CMDLINE,
@@ -216,9 +218,7 @@ def _report(session: Session, modules: Sequence[Module], moment: Moment, verdict
     screen, hv = session.screen, session.hv
     screen.table(_domain_table(session, modules))
     counters = hv.sharing.counters
-    table = make_table(
-        "machine, while all shared and none had written", [("", "left"), ("frames", "right")]
-    )
+    table = make_table("machine, before any write", [("", "left"), ("frames", "right")])
     for name, value in (
         ("machine memory", hv.frames.total),
         ("in use", moment.used),

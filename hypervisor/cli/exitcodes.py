@@ -23,9 +23,9 @@ EXIT_CODES: Final = {
 
 MEANINGS: Final = (
     (0, "all well: every guest ended by itself and none reported failure"),
-    (1, "a guest reported failure: 'not ok', fewer 'ok' than planned, or SHUTDOWN_crash"),
+    (1, "a guest reported failure: a 'not ok' line, or fewer 'ok' lines than it planned"),
     (2, "bad usage, or a file or a memory size that cannot be used"),
-    (3, "a guest crashed (the report is on stderr)"),
+    (3, "a guest crashed, or says that it did (the report is on stderr)"),
     (4, "the instruction limit was reached"),
     (5, "the audit found violations, or the hypervisor failed: a bug of cowbird"),
     (6, "stuck: guests wait for events that nothing can send any more"),

@@ -41,11 +41,12 @@ class InteractiveConsole(Console):
         self._show(data)
         super().write(data)
 
-    def read(self, count: int) -> bytes:
-        """Input for the guest, waiting for it as the module says."""
-        if not self.waiting:
+    @property
+    def waiting(self) -> int:
+        """Bytes of input for the guest, which is asking; waits for some as the module says."""
+        if not self._waiting:
             self.wait(once=self._terminal)
-        return super().read(count)
+        return self._waiting
 
     def wait(self, once: bool = False) -> bool:
         """Wait for input, or only a moment (``once``); False if none came or it has ended."""

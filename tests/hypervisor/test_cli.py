@@ -80,6 +80,9 @@ def test_a_guest_that_does_less_than_it_planned(source):
 
 def test_a_guest_that_shuts_down_as_crashed(source):
     result = run("boot", source(cli_guests.says("oh", reason=3)))
+    assert result.exit_code == 3
+    assert "SCHEDOP_shutdown" in result.stderr
+    result = run("boot", source(cli_guests.says("oh", reason=4)))  # SHUTDOWN_watchdog
     assert result.exit_code == 1
 
 

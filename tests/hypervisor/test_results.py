@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
+from guests import library
 from hypervisor import results
 from hypervisor.cli import cli
 from hypervisor.cli.demo import Module, choose_modules, count_pages
@@ -18,7 +19,7 @@ from tests.hypervisor import cli_guests
 
 OK = Exit("poweroff")
 CRASH = Exit("crash", 1, "d1 crashed: page fault")
-GUEST_CRASH = Exit("crash", 3)
+WATCHDOG = Exit("watchdog", 1)
 
 
 def record(exit_=OK, **more):
@@ -49,7 +50,7 @@ def test_each_outcome():
     assert judged(record(not_ok_lines=1)) is Outcome.FAILED
     assert judged(record(planned=2, ok_lines=1)) is Outcome.FAILED
     assert judged(record(planned=2, ok_lines=2)) is Outcome.OK
-    assert judged(record(GUEST_CRASH)) is Outcome.FAILED
+    assert judged(record(WATCHDOG)) is Outcome.FAILED
     assert judged(record(CRASH)) is Outcome.CRASHED
     assert judged(record(None)) is Outcome.STUCK
     assert judged(record(None), finished=False) is Outcome.LIMIT
@@ -68,7 +69,7 @@ def test_the_first_outcome_in_order_decides():
     assert judged(*everything[2:], finished=False) is Outcome.LIMIT
 
 
-@pytest.mark.parametrize("guest", ["hello", "share", "fork", "text", "storm", "churn"])
+@pytest.mark.parametrize("guest", [guest.name for guest in library.BUNDLED])
 def test_every_bundled_guest_gives_a_valid_result(tmp_path, schema, guest):
     run, result = result_of(tmp_path, "boot", guest, "--domains", 2)
     jsonschema.validate(result, schema)
