@@ -51,6 +51,7 @@ _MEMORY: Final = {
     "share": 8 * _MIB,
     "text": 1 * _MIB,
     "storm": 4 * _MIB,
+    "churn": 4 * _MIB,
 }
 
 
