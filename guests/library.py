@@ -49,6 +49,7 @@ class Bundled:
 _MEMORY: Final = {
     "hello": 1 * _MIB,
     "share": 8 * _MIB,
+    "fork": 4 * _MIB,
     "text": 1 * _MIB,
     "storm": 4 * _MIB,
     "churn": 4 * _MIB,

@@ -10,8 +10,6 @@
 #include "traps.h"
 #include "xen-numbers.h"
 
-    /* struct regs, in bytes */
-#define REGS_RAX 80
 
     .text
 
@@ -19,7 +17,7 @@
     .balign 16
     pop  %rcx
     pop  %r11
-    .if \vector == 8 || (\vector >= 10 && \vector <= 14) || \vector == 17 || \vector == 21
+    .if \vector == 8 || (\vector >= 10 && \vector <= 14) || \vector == 17
     .else
     push $0
     .endif
