@@ -48,7 +48,9 @@ _ADDRESS_BITS: Final = 0x3028
 _PRESERVE_AD: Final = 1
 """XEN_CPUID_FEAT1_MMU_PT_UPDATE_PRESERVE_AD."""
 _VTSC: Final = 1
-"""Leaf 0x40000003 EAX bit 0 and EBX: the TSC is emulated, always."""
+_RDTSCP: Final = 4
+_ALWAYS_EMULATE: Final = 1
+"""Leaf 0x40000003: EAX says that the TSC is emulated and RDTSCP works, EBX that it always is."""
 
 
 def _bits(features: dict[str, int]) -> int:
@@ -86,7 +88,7 @@ def policy(mfn_bits: int, tsc_khz: int) -> dict[tuple[int, int], CpuidResult]:
         (XEN_LEAVES + 1, 0): (XEN_VERSION[0] << 16 | XEN_VERSION[1], 0, 0, 0),
         # No pages to install by MSR: the builder fills the hypercall page that the ELF note names.
         (XEN_LEAVES + 2, 0): (0, 0, _PRESERVE_AD, 0),
-        (XEN_LEAVES + 3, 0): (_VTSC, _VTSC, tsc_khz, 0),
+        (XEN_LEAVES + 3, 0): (_VTSC | _RDTSCP, _ALWAYS_EMULATE, tsc_khz, 0),
         (XEN_LEAVES + 5, 0): (0, mfn_bits + 12, 0, 0),
         (0x8000_0000, 0): (0x8000_0008, 0, 0, 0),
         (0x8000_0001, 0): (

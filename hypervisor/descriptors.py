@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emu.cpu import CODE64, DATA
 from emu.paging import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_RW
+from emu.trap import GP, NP, SS
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA, is_canonical
 from hypervisor.abi import (
     FIRST_RESERVED_GDT_BYTE,
@@ -61,6 +62,13 @@ _PAGE: Final = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_NX
 _ZERO_PAGE: Final = PTE_P | PTE_A | PTE_NX
 _EINVAL: Final = -int(Errno.EINVAL)
 _SEG_DESC: Final = int(PageType.SEG_DESC)
+
+
+class SegmentFault(NamedTuple):
+    """The exception that loading a selector raises."""
+
+    vector: int
+    error: int
 
 
 class Segment(NamedTuple):
@@ -218,21 +226,29 @@ class Descriptors:
 
     def code_and_stack(
         self, domain: Domain, cs: int, ss: int, rip: int
-    ) -> tuple[Segment, Segment] | None:
-        """The segments that IRET to ring 3 would load, or None if it would fault."""
+    ) -> tuple[Segment, Segment] | SegmentFault:
+        """The segments that IRET to ring 3 would load, or how it would fault.
+
+        Both selectors have RPL 3.
+        """
         code, stack = self.find(domain, cs), self.find(domain, ss)
-        if cs & ~3 == 0 or ss & ~3 == 0 or cs & ss & 3 != 3:
-            return None
-        need = _P | _S | _CODE
-        if code & need != need or (code & _L and code & _DB):
-            return None
-        if not code & _CONFORMING and code & _DPL != _DPL:
-            return None
-        need = _P | _S | _RW | _DPL
+        for selector in (cs, ss):
+            if selector & ~3 == 0:
+                return SegmentFault(GP, 0)
+        conforming = bool(code & _CONFORMING)
+        if code & (_S | _CODE) != _S | _CODE or (code & _L and code & _DB):
+            return SegmentFault(GP, cs & ~3)
+        if not conforming and code & _DPL != _DPL:
+            return SegmentFault(GP, cs & ~3)
+        if not code & _P:
+            return SegmentFault(NP, cs & ~3)
+        need = _S | _RW | _DPL
         if stack & need != need or stack & _CODE:
-            return None
+            return SegmentFault(GP, ss & ~3)
+        if not stack & _P:
+            return SegmentFault(SS, ss & ~3)
         if not is_canonical(rip) if code & _L else rip >> 32:
-            return None
+            return SegmentFault(GP, 0)
         self._accessed(domain, cs)
         self._accessed(domain, ss)
         return unpack_segment(cs, code), unpack_segment(ss, stack)

@@ -49,8 +49,8 @@ _M32: Final = (1 << 32) - 1
 _MAX_LENGTH: Final = 15
 _CPUID: Final = b"\x0f\xa2"
 _RDPMC: Final = b"\x0f\x33"
-_CR4_GUEST: Final = CR4_TSD | CR4_DE | CR4_FSGSBASE
-"""CR4 bits that a guest may set and clear in its view."""
+_CR4_LOADED: Final = CR4_TSD | CR4_DE
+"""CR4 bits that a guest sets and clears. It may toggle FSGSBASE too, but only in its own view."""
 _CR4_VISIBLE: Final = CR4_PAE | CR4_MCE | CR4_OSFXSR | CR4_OSXMMEXCPT
 """CR4 bits that it sees as the hypervisor set them."""
 _ARCHITECTURAL_IOPL: Final = 1 << VmAssist.architectural_iopl
@@ -80,11 +80,12 @@ class Instruction(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Ports:
-    """What a domain wrote to the ports that remember."""
+class _Devices:
+    """What a domain wrote to the ports that remember, and its view of CR4.FSGSBASE."""
 
     cf8: int = 0
     cmos_index: int = 0
+    fsgsbase: int = 0
 
 
 @dataclass(slots=True)
@@ -155,11 +156,11 @@ class Emulator:
         self._hv = hv
         self._cpu = hv.machine.cpu
         self._words = hv.machine.cpu.words
-        self._ports: dict[int, _Ports] = {}
+        self._devices: dict[int, _Devices] = {}
 
     def forget(self, domain: Domain) -> None:
         """A domain is gone."""
-        self._ports.pop(domain.id, None)
+        self._devices.pop(domain.id, None)
 
     # -- entry -----------------------------------------------------------------------------
 
@@ -294,7 +295,7 @@ class Emulator:
             elif i.reg == 3:
                 value = domain.table << PAGE_SHIFT
             elif i.reg == 4:
-                value = cpu.cr4 & (_CR4_GUEST | _CR4_VISIBLE)
+                value = cpu.cr4 & (_CR4_LOADED | _CR4_VISIBLE) | self._device(domain).fsgsbase
             else:
                 return False
             words[i.rm] = value & mask
@@ -310,7 +311,8 @@ class Emulator:
         elif i.reg == 3:
             return new_baseptr(self._hv, domain, domain, value >> PAGE_SHIFT, 0) == 0
         elif i.reg == 4:
-            cpu.cr4 = cpu.cr4 & ~_CR4_GUEST | value & _CR4_GUEST
+            cpu.cr4 = cpu.cr4 & ~_CR4_LOADED | value & _CR4_LOADED
+            self._device(domain).fsgsbase = value & CR4_FSGSBASE
         else:
             return False
         return True
@@ -344,20 +346,21 @@ class Emulator:
 
     # -- ports -----------------------------------------------------------------------------
 
+    def _device(self, domain: Domain) -> _Devices:
+        return self._devices.setdefault(domain.id, _Devices())
+
     def _read_port(self, domain: Domain, port: int, size: int) -> int:
-        ports = self._ports.get(domain.id)
-        if ports is not None:
-            if port == _CF8 and size == 4:
-                return ports.cf8
-            if port == _CMOS_INDEX:
-                return ports.cmos_index | 0xFFFF_FF00 & (1 << 8 * size) - 1
+        if port == _CF8 and size == 4:
+            return self._device(domain).cf8
+        if port == _CMOS_INDEX:
+            return self._device(domain).cmos_index | 0xFFFF_FF00 & (1 << 8 * size) - 1
         return (1 << 8 * size) - 1
 
     def _write_port(self, domain: Domain, port: int, size: int, value: int) -> None:
         if port == _CF8 and size == 4:
-            self._ports.setdefault(domain.id, _Ports()).cf8 = value & _M32
+            self._device(domain).cf8 = value & _M32
         elif port == _CMOS_INDEX:
-            self._ports.setdefault(domain.id, _Ports()).cmos_index = value & 0xFF
+            self._device(domain).cmos_index = value & 0xFF
 
     def _port_io(self, domain: Domain, i: Instruction) -> None:
         words = self._words

@@ -34,11 +34,23 @@ _CONSTANT: Final = {
     0x1A0: 0x0080_1801,  # IA32_MISC_ENABLE: fast strings; no BTS, no PEBS, no xTPR messages
     0x277: 0x0005_0100_0704_06,  # IA32_PAT as Xen sets it
     0x345: 0,  # IA32_PERF_CAPABILITIES
+    # Performance counters, which read 0 and swallow writes while there is no virtual PMU.
+    **dict.fromkeys((*range(0xC1, 0xC9), *range(0x186, 0x18A)), 0),
+    **dict.fromkeys((*range(0x309, 0x30C), *range(0x38D, 0x391)), 0),
+    0x4000_0000: 0,  # Xen's hypercall page, which cannot be read back
     EFER: EFER_BOOT,
     TSC_AUX: 0,
 }  # fmt: skip
-_WRITE_IGNORED: Final = frozenset({0x8B, 0x1A0})
-"""Xen logs a write to these and goes on."""
+_WRITE_IGNORED: Final = frozenset(
+    (
+        *(0x8B, 0x1A0),
+        *range(0xC1, 0xC9),
+        *range(0x186, 0x18A),
+        *range(0x309, 0x30C),
+        *range(0x38D, 0x391),
+    )
+)
+"""Xen takes a write to these and does nothing."""
 
 
 def read_msr(hv: "Hypervisor", number: int) -> int | None:

@@ -4,12 +4,16 @@ Kernel and user both run at CPL 3; which of the two a guest is in is ``Domain.ke
 is either the hypervisor's (an instruction to emulate, a fault to count) or the guest's, and then
 the guest's kernel is entered through a *bounce frame* on its stack, upward from RSP::
 
-    rcx  r11  [ds es fs gs]  [error]  rip  cs | mask << 32  rflags  rsp  ss
+    rcx  r11  [error]  rip  cs | mask << 32  rflags  rsp  ss
 
 Everything here that a guest sees is Xen's: from user mode the frame starts at the registered stack,
 aligned down to 16; in kernel mode the pushed CS has RPL 0; RFLAGS.IF is the virtual one (not
 ``evtchn_upcall_mask``); the U bit of a page fault's error code follows the virtual mode; the
 handler starts with RCX = RIP and R11 = RFLAGS, because Xen leaves by SYSRET.
+
+The failsafe callback is kept but never entered: Xen 4.17 enters it only if it cannot load a data
+segment when it switches to a vCPU, and here a domain's segments are restored with their hidden
+parts. A state that IRET refuses is the guest's #GP, #NP or #SS, also in Xen.
 
 A frame that cannot be written, or a handler that is not there, ends the domain with a report.
 
@@ -31,9 +35,6 @@ from emu.cpu import (
     CS,
     CS_SELECTOR,
     DATA,
-    DS,
-    ES,
-    FS,
     GS,
     R11,
     RCX,
@@ -202,7 +203,7 @@ class Traps:
 
         Where the fault is not the MMU's the caller has set CR2.
         """
-        domain.counters["page_faults"] += 1
+        domain.page_faults += 1
         self._table_words[domain.shared_info * ENTRIES + _CR2] = address
         error = error & ~PF_U if domain.kernel_mode else error | PF_U
         self.exception(domain, PF, error)
@@ -234,15 +235,25 @@ class Traps:
             domain.debug_registers[6] |= DR6_BS
         self.exception(domain, vector, error if vector in HAS_ERROR_CODE else None)
 
-    def exception(self, domain: Domain, vector: int, error: int | None) -> None:
-        """Enter the guest's handler of ``vector``; ``error`` is None where none is pushed."""
+    def exception(
+        self,
+        domain: Domain,
+        vector: int,
+        error: int | None,
+        cs: int | None = None,
+        ss: int | None = None,
+    ) -> None:
+        """Enter the guest's handler of ``vector``; ``error`` is None where none is pushed.
+
+        ``cs`` and ``ss``: what the frame says, where the CPU could not be brought to that.
+        """
         gate = domain.trap_table.get(vector)
         if self._hv.listeners:
             self._hv.emit("trap", domain, vector=vector, error=error, rip=self._words[RIP])
         if gate is None:
-            self._enter(domain, 0, False, error, vector)
+            self._enter(domain, 0, False, error, vector, cs, ss)
         else:
-            self._enter(domain, gate.address, gate.masks_events, error, vector)
+            self._enter(domain, gate.address, gate.masks_events, error, vector, cs, ss)
 
     def _software_interrupt(self, domain: Domain, vector: int) -> None:
         """``int n``; RIP is behind it.
@@ -291,19 +302,6 @@ class Traps:
         if name == "syscall" and domain.exit is None:
             self._cpu.flags &= ~RFLAGS_DF
 
-    def failsafe(self, domain: Domain, cs: int, ss: int) -> None:
-        """The guest asked for a state that cannot be entered: tell its failsafe callback.
-
-        RIP, RSP and flags of that state are in the CPU already; its selectors are given.
-        """
-        callback = domain.failsafe_callback
-        if callback is None:
-            self._enter(domain, 0, False, None, "failsafe", cs=cs, ss=ss)
-            return
-        cpu = self._cpu
-        data = tuple(cpu.selector(segment) for segment in (DS, ES, FS, GS))
-        self._enter(domain, callback.address, callback.masks_events, None, "failsafe", cs, ss, data)
-
     # -- modes -----------------------------------------------------------------------------
 
     def toggle_mode(self, domain: Domain) -> None:
@@ -343,13 +341,11 @@ class Traps:
         what: str | int,
         cs: int | None = None,
         ss: int | None = None,
-        data: tuple[int, ...] = (),
     ) -> None:
         """Build a bounce frame and go on at ``address`` in kernel mode; crash if that cannot be.
 
         ``what``: a vector, or the name of what has none, for the report. ``cs`` and ``ss``:
-        selectors to push, where they are not the CPU's. ``data``: DS, ES, FS and
-        GS for the failsafe callback.
+        selectors to push, where they are not the CPU's.
         """
         cpu, words, halves = self._cpu, self._words, self._halves
         if address == 0:
@@ -381,10 +377,6 @@ class Traps:
         if error is not None:
             size = 64
             frame = _ERROR_FRAME.pack(words[RCX], words[R11], error, rip, cs, pushed, old_sp, ss)
-        elif data:
-            size = 88
-            values = (words[RCX], words[R11], *data, rip, cs, pushed, old_sp, ss)
-            frame = struct.pack("<11Q", *values)
         else:
             size = 56
             frame = _FRAME.pack(words[RCX], words[R11], rip, cs, pushed, old_sp, ss)

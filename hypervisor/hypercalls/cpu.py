@@ -35,7 +35,7 @@ from hypervisor.abi import (
     size_of,
 )
 from hypervisor.debugregs import get_debug_register, set_debug_register
-from hypervisor.descriptors import check_descriptor
+from hypervisor.descriptors import SegmentFault, check_descriptor
 from hypervisor.domain import NO_FRAME, Callback, Domain, TrapEntry
 from hypervisor.errors import GuestFault
 from hypervisor.frames import PageType
@@ -172,8 +172,8 @@ def stack_switch(_hv: "Hypervisor", domain: Domain, ss: int, sp: int) -> int:
 def iret(hv: "Hypervisor", domain: Domain) -> int | None:
     """Go on where the frame at RSP says: CS with RPL 3 means user mode.
 
-    A frame that cannot be read, or user mode without a user table, ends the domain. A state that
-    the CPU would refuse to enter goes to the failsafe callback.
+    A frame that cannot be read, or user mode without a user table, ends the domain. For a state
+    that the CPU would refuse to enter the guest gets the exception, as if raised in that state.
     """
     cpu = hv.machine.cpu
     words = cpu.words
@@ -216,8 +216,8 @@ def iret(hv: "Hypervisor", domain: Domain) -> int | None:
         words[RIP] = rip if cs == Flat64.USER_CS64 else rip & _M32
         rip = words[RIP]
     loaded = traps.descriptors.code_and_stack(domain, cs, ss, rip)
-    if loaded is None:
-        traps.failsafe(domain, cs, ss)
+    if isinstance(loaded, SegmentFault):
+        traps.exception(domain, loaded.vector, loaded.error, cs, ss)
     else:
         traps.load_code_and_stack(*loaded)
     return None

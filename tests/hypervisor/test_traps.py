@@ -6,7 +6,8 @@ import pytest
 
 from emu.cpu import CS, GS, R11, RAX, RBX, RCX, RDI, RIP, RSP, SS
 from emu.paging import PTE_P, PTE_RW, PTE_US, RFLAGS_AC, RFLAGS_DF, RFLAGS_IF, RFLAGS_TF
-from emu.trap import BP, DB, DE, GP, NM, PF, UD
+from emu.trap import BP, DB, DE, GP, NM, NP, PF, UD
+from emu.trap import SS as STACK_FAULT
 from emu.units import PAGE_SHIFT, VA
 from hypervisor.abi import (
     HYPERVISOR_VIRT_START,
@@ -333,37 +334,45 @@ def test_iret_to_32_bit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cs", "ss", "rip"),
+    ("cs", "ss", "rip", "error"),
     [
-        (0, SS64, 0x1000),
-        (CS64, 0, 0x1000),
-        (SS64, SS64, 0x1000),
-        (CS64, CS64, 0x1000),
-        (0x1234, SS64, 0x1000),
-        (0xE03F, SS64, 0x1000),
-        (CS64, SS64, 1 << 47),
-        (Flat64.USER_CS32, SS64, 1 << 32),
-        (7, SS64, 0x1000),
+        (0, SS64, 0x1000, 0),
+        (CS64, 0, 0x1000, 0),
+        (SS64, SS64, 0x1000, SS64 & ~3),
+        (CS64, CS64, 0x1000, CS64 & ~3),
+        (0x1233, SS64, 0x1000, 0x1230),
+        (0xE03F, SS64, 0x1000, 0xE03C),
+        (CS64, SS64, 1 << 47, 0),
+        (Flat64.USER_CS32, SS64, 1 << 32, 0),
+        (7, SS64, 0x1000, 4),
     ],
 )
 @pytest.mark.parametrize("user", [True, False])
-def test_a_state_that_cannot_be_entered_goes_to_failsafe(
-    cs: int, ss: int, rip: int, user: bool
+def test_a_state_that_cannot_be_entered_faults_in_that_state(
+    cs: int, ss: int, rip: int, error: int, user: bool
 ) -> None:
     tiny = Tiny(handler("nop"), user_space=True)
-    tiny.domain.failsafe_callback = Callback(VA(tiny.at("h")), masks_events=True)
+    tiny.trap(GP, "h", TI_IF)
     cs = cs | 3 if user else cs & ~3
     rsp = tiny.stack - 0x200
     tiny.iret(rip=rip, cs=cs, ss=ss, rsp=rsp)
     assert not tiny.crashed
     assert tiny.domain.kernel_mode
-    frame = tiny.frame(11)
-    assert frame[6] == rip
-    assert frame[7] == (cs | 3 if user else cs & ~3)
-    assert frame[9:] == (rsp, ss | 3)
+    assert tiny.frame()[2:5] == (error, rip, cs)
+    assert tiny.frame()[6:] == (rsp, ss | 3)
+    assert tiny.words[RSP] == (tiny.domain.kernel_sp if user else rsp) - 64
     assert tiny.upcall_mask == 1
     tiny.run()
     assert tiny.words[RBX] == 1
+
+
+def test_iret_to_an_absent_segment() -> None:
+    for vector, cs, ss in ((NP, 0x8, SS64), (STACK_FAULT, CS64 & ~3, 0x13)):
+        tiny = Tiny(handler("nop"))
+        tiny.trap(vector, "h")
+        assert gdt(tiny, CODE32 & ~(1 << 47), DATA64 & ~(1 << 47)) == 0
+        tiny.iret(rip=0x1000, cs=cs, ss=ss, rsp=tiny.stack)
+        assert tiny.frame()[2] == (cs if vector == NP else ss) & ~3
 
 
 def test_iret_crashes() -> None:
@@ -376,7 +385,7 @@ def test_iret_crashes() -> None:
     assert "cannot be read" in tiny.crashed
     tiny = Tiny("nop")
     tiny.iret(rip=1 << 47, cs=CS64 & ~3, rsp=0)
-    assert "unhandled failsafe" in tiny.crashed
+    assert "unhandled #GP" in tiny.crashed
 
 
 def test_an_event_is_delivered_and_masks() -> None:
