@@ -170,9 +170,14 @@ static void format_into(struct sink *sink, const char *format, va_list *args)
             if (format[1] == 'e')
                 format++;
             if (name) {
+                char text[24];
+                size_t length = 0;
+
                 if ((int64_t)value < 0)
-                    name--; /* every name is kept with a dash before it */
-                emit_text(sink, name, strlen(name), width, left);
+                    text[length++] = '-';
+                while (*name)
+                    text[length++] = *name++;
+                emit_text(sink, text, length, width, left);
             } else if (*format == 'e') {
                 bool negative = (int64_t)value < 0;
 
@@ -262,7 +267,7 @@ const char *errno_name(long error)
     switch (error < 0 ? -error : error) {
 #define CASE(error)                                                                            \
     case error:                                                                                \
-        return &("-" #error)[1]
+        return #error
     CASE(EPERM);
     CASE(ENOENT);
     CASE(ESRCH);
