@@ -1,36 +1,35 @@
 """Bounce frames, gates, mode switches, descriptors: what a guest's handlers see."""
 
-import struct
-
 import pytest
 
 from emu.cpu import CS, GS, R11, RAX, RBX, RCX, RDI, RIP, RSP, SS
-from emu.paging import PTE_P, PTE_RW, PTE_US, RFLAGS_AC, RFLAGS_DF, RFLAGS_IF, RFLAGS_TF
+from emu.paging import RFLAGS_AC, RFLAGS_DF, RFLAGS_IF, RFLAGS_TF
 from emu.trap import BP, DB, DE, GP, NM, NP, PF, UD
 from emu.trap import SS as STACK_FAULT
 from emu.units import PAGE_SHIFT, VA
 from hypervisor.abi import (
     HYPERVISOR_VIRT_START,
     TI_IF,
-    CallbackType,
-    Errno,
     Flat64,
     Hypercall,
-    SegBase,
     Vgcf,
 )
 from hypervisor.descriptors import GDT_BASE
 from hypervisor.domain import Callback
-from hypervisor.frames import PageType
-from tests.hypervisor.tiny import CODE, CS64, DATA, PAGES, SPARE, SS64, USER_STACK, Tiny
-
-NO_PAGE = 0x4100_0000
-RO = PTE_P | PTE_US
-
-
-def handler(body: str, rest: str = "") -> str:
-    return f"{body}\n jmp done\nh: mov rbx, 1\n jmp done\n{rest}"
-
+from tests.hypervisor.handmade import RO
+from tests.hypervisor.tiny import (
+    CODE,
+    CODE32,
+    CS64,
+    DATA,
+    DATA64,
+    NO_PAGE,
+    SPARE,
+    SS64,
+    USER_STACK,
+    Tiny,
+    handler,
+)
 
 # -- page faults -----------------------------------------------------------------------------
 
@@ -370,7 +369,7 @@ def test_iret_to_an_absent_segment() -> None:
     for vector, cs, ss in ((NP, 0x8, SS64), (STACK_FAULT, CS64 & ~3, 0x13)):
         tiny = Tiny(handler("nop"))
         tiny.trap(vector, "h")
-        assert gdt(tiny, CODE32 & ~(1 << 47), DATA64 & ~(1 << 47)) == 0
+        assert tiny.gdt(CODE32 & ~(1 << 47), DATA64 & ~(1 << 47)) == 0
         tiny.iret(rip=0x1000, cs=cs, ss=ss, rsp=tiny.stack)
         assert tiny.frame()[2] == (cs if vector == NP else ss) & ~3
 
@@ -397,163 +396,6 @@ def test_an_event_is_delivered_and_masks() -> None:
     assert tiny.words[RBX] == 1
     assert tiny.upcall_mask == 1
     assert tiny.frame(7)[4] & RFLAGS_IF
-
-
-# -- callbacks and the trap table ------------------------------------------------------------
-
-
-def test_trap_table_errors() -> None:
-    tiny = Tiny("nop")
-    good = struct.pack("<BBHIQ", 3, 7, 0xE030, 0, 0x1000)
-    bad = struct.pack("<BBHIQ", 4, 0, CS64, 0, 1 << 47)
-    tiny.write(tiny.scratch, good + bad + bytes(16))
-    assert tiny.call(Hypercall.set_trap_table, tiny.scratch) == -Errno.EINVAL
-    entry = tiny.domain.trap_table[3]
-    assert (entry.cs, entry.dpl, entry.masks_events) == (CS64, 3, True)
-    assert 4 not in tiny.domain.trap_table
-    assert tiny.call(Hypercall.set_trap_table, NO_PAGE) == -Errno.EFAULT
-    assert tiny.call(Hypercall.set_trap_table, 0) == 0
-    assert not tiny.domain.trap_table
-
-
-def test_callback_op() -> None:
-    tiny = Tiny("nop")
-
-    def op(command: int, kind: int, address: int, flags: int = 0) -> int:
-        tiny.write(tiny.scratch, struct.pack("<HHIQ", kind, flags, 0, address))
-        return tiny.call(Hypercall.callback_op, command, tiny.scratch)
-
-    assert op(0, CallbackType.syscall, 0x1000, 1) == 0
-    assert tiny.domain.syscall_callback == Callback(VA(0x1000), True)
-    assert op(0, CallbackType.event, 1 << 47) == -Errno.EINVAL
-    assert tiny.domain.event_callback is None
-    assert op(0, 99, 0x1000) == -Errno.ENOSYS
-    assert op(0, CallbackType.nmi, 0x1000) == 0
-    assert op(1, CallbackType.nmi, 0) == 0
-    assert op(1, CallbackType.event, 0) == -Errno.EINVAL
-    assert op(1, 99, 0) == -Errno.ENOSYS
-    assert op(7, 0, 0) == -Errno.ENOSYS
-    assert tiny.call(Hypercall.callback_op, 0, NO_PAGE) == -Errno.EFAULT
-    assert tiny.call(Hypercall.set_callbacks, 0x1000, 0x2000, 0x3000) == 0
-    assert tiny.domain.failsafe_callback == Callback(VA(0x2000))
-
-
-# -- descriptors -----------------------------------------------------------------------------
-
-DATA64 = 0x00CF_F300_0000_FFFF
-CODE32 = 0x00CF_FB00_0000_FFFF
-
-
-def gdt(tiny: Tiny, *descriptors: int) -> int:
-    """Make the spare page a GDT; returns set_gdt's answer."""
-    raw = struct.pack(f"<{len(descriptors) + 1}Q", 0, *descriptors)
-    mfn = tiny.mfn(SPARE)
-    tiny.write(tiny.va(SPARE), raw)
-    tiny.write(tiny.scratch, struct.pack("<Q", mfn))
-    tiny.update(SPARE, mfn << PAGE_SHIFT | RO)
-    return tiny.call(Hypercall.set_gdt, tiny.scratch, 512)
-
-
-def test_set_gdt_makes_segments_loadable() -> None:
-    base = 0x12_3456
-    descriptor = DATA64 & ~(3 << 45) | (base & 0xFF_FFFF) << 16
-    tiny = Tiny(handler("mov eax, 0xb\n mov gs, eax\n mov rbx, 3"))
-    assert gdt(tiny, descriptor) == 0
-    mfn = tiny.mfn(SPARE)
-    assert tiny.hv.frames.type[mfn] == PageType.SEG_DESC
-    assert tiny.hv.frames.refs[mfn] == 2
-    tiny.run()
-    assert tiny.words[RBX] == 3
-    assert tiny.cpu.selector(GS) == 0xB
-    assert tiny.cpu.segment_base(GS) == base
-    assert tiny.update(SPARE, mfn << PAGE_SHIFT | RO | PTE_RW) == -Errno.EBUSY
-    assert tiny.call(Hypercall.set_gdt, tiny.scratch, 0) == 0
-    assert tiny.hv.frames.type_count[mfn] == 0
-    assert tiny.update(SPARE, mfn << PAGE_SHIFT | RO | PTE_RW) == 0
-
-
-def test_an_absent_selector_is_gp_with_its_number() -> None:
-    for selector in (0x0B, 0xE03B, 0xF003, 0xE00B):
-        tiny = Tiny(handler(f"mov eax, {selector}\nf: mov gs, eax"))
-        tiny.trap(GP, "h")
-        tiny.run()
-        assert tiny.frame()[2:4] == (selector & ~3, tiny.at("f"))
-
-
-@pytest.mark.parametrize(
-    "descriptor",
-    [
-        0x0000_8200_0000_0000,  # LDT
-        0x0000_8900_0000_0000,  # TSS
-        0x0000_8E00_0000_0000,  # interrupt gate
-        0x0000_EC00_E008_0000,  # call gate to a segment of the hypervisor's
-        0x0000_EC01_0008_0000,  # call gate with a parameter count
-    ],
-)
-def test_descriptors_that_no_guest_may_have(descriptor: int) -> None:
-    tiny = Tiny("nop")
-    assert gdt(tiny, descriptor) == -Errno.EINVAL
-    mfn = tiny.mfn(SPARE)
-    assert tiny.hv.frames.type_count[mfn] == 0
-    assert tiny.hv.frames.refs[mfn] == 1
-    answer = tiny.call(Hypercall.update_descriptor, mfn << PAGE_SHIFT, descriptor)
-    assert answer == -Errno.EINVAL
-
-
-def test_set_gdt_errors() -> None:
-    tiny = Tiny("nop")
-    assert tiny.call(Hypercall.set_gdt, tiny.scratch, 0x1C01) == -Errno.EINVAL
-    assert tiny.call(Hypercall.set_gdt, NO_PAGE, 1) == -Errno.EFAULT
-    for mfn in (tiny.mfn(DATA), 0, 1, 1 << 40, tiny.space.l1):
-        tiny.write(tiny.scratch, struct.pack("<Q", mfn))
-        assert tiny.call(Hypercall.set_gdt, tiny.scratch, 1) == -Errno.EINVAL
-    assert tiny.domain.gdt_frames == ()
-
-
-def test_update_descriptor_forces_ring_three() -> None:
-    tiny = Tiny("nop")
-    assert gdt(tiny) == 0
-    at = tiny.mfn(SPARE) << PAGE_SHIFT | 16
-    assert tiny.call(Hypercall.update_descriptor, at, CODE32 & ~(3 << 45)) == 0
-    assert tiny.word(tiny.va(SPARE) + 16) == CODE32
-    assert tiny.call(Hypercall.update_descriptor, at + 4, CODE32) == -Errno.EINVAL
-    table = tiny.space.l1 << PAGE_SHIFT
-    assert tiny.call(Hypercall.update_descriptor, table, 0) == -Errno.EINVAL
-    assert tiny.call(Hypercall.update_descriptor, 1 << 60, 0) == -Errno.EINVAL
-
-
-def test_the_window_is_out_of_reach() -> None:
-    tiny = Tiny(handler(f"mov rax, {GDT_BASE:#x}\nf: mov rdx, [rax]"))
-    tiny.trap(PF, "h")
-    tiny.run()
-    assert tiny.frame()[3] == tiny.at("f")
-    assert tiny.cr2 == GDT_BASE
-
-
-def test_set_segment_base() -> None:
-    tiny = Tiny("nop")
-    assert tiny.call(Hypercall.set_segment_base, SegBase.GS_USER, 0x1000) == 0
-    assert tiny.call(Hypercall.set_segment_base, SegBase.GS_KERNEL, 0x2000) == 0
-    assert (tiny.cpu.segment_base(GS), tiny.cpu.kernel_gs_base) == (0x2000, 0x1000)
-    assert tiny.call(Hypercall.set_segment_base, SegBase.FS, 1 << 47) == -Errno.EINVAL
-    assert tiny.call(Hypercall.set_segment_base, 9, 0) == -Errno.EINVAL
-    assert gdt(tiny, DATA64 | 0x5000 << 16) == 0
-    assert tiny.call(Hypercall.set_segment_base, SegBase.GS_USER_SEL, 8) == 0
-    assert (tiny.cpu.selector(GS), tiny.cpu.kernel_gs_base) == (0xB, 0x5000)
-    assert tiny.cpu.segment_base(GS) == 0x2000
-    assert tiny.call(Hypercall.set_segment_base, SegBase.GS_USER_SEL, 0x100) == 0
-    assert (tiny.cpu.selector(GS), tiny.cpu.kernel_gs_base) == (0, 0)
-
-
-def test_destroying_a_domain_gives_the_descriptor_pages_back() -> None:
-    tiny = Tiny(f"mov rax, [{NO_PAGE:#x}]")
-    assert gdt(tiny, DATA64) == 0
-    free = tiny.hv.frames.free
-    tiny.run()
-    tiny.hv.reap()
-    assert tiny.domain.id not in tiny.hv.domains
-    # Its pages and scratch page, its tables, shared_info and three window tables.
-    assert tiny.hv.frames.free == free + PAGES + 1 + 4 + 4
 
 
 # -- the crash report ------------------------------------------------------------------------

@@ -13,11 +13,14 @@ from emu.units import PAGE_SHIFT, PAGE_SIZE, VA
 from hypervisor.abi import Flat64, Hypercall, MmuExt
 from hypervisor.hypervisor import Hypervisor
 from hypervisor.settings import Settings
-from tests.hypervisor.handmade import RW, Handmade
+from tests.hypervisor.handmade import RO, RW, Handmade
 
 PAGES = 5
 CODE, DATA, STACK, USER_STACK, SPARE = range(PAGES)
 CS64, SS64 = int(Flat64.RING3_CS64), int(Flat64.RING3_SS64)
+NO_PAGE = 0x4100_0000
+DATA64 = 0x00CF_F300_0000_FFFF
+CODE32 = 0x00CF_FB00_0000_FFFF
 HV = Settings(machine_memory=4 << 20)
 
 
@@ -102,3 +105,17 @@ class Tiny(Handmade):
     def crashed(self) -> str:
         """The crash report, empty if it lives."""
         return self.domain.exit.report if self.domain.exit else ""
+
+    def gdt(self, *descriptors: int) -> int:
+        """Make the spare page a GDT of these after a null one; returns set_gdt's answer."""
+        raw = struct.pack(f"<{len(descriptors) + 1}Q", 0, *descriptors)
+        mfn = self.mfn(SPARE)
+        self.write(self.va(SPARE), raw)
+        self.write(self.scratch, struct.pack("<Q", mfn))
+        self.update(SPARE, mfn << PAGE_SHIFT | RO)
+        return self.call(Hypercall.set_gdt, self.scratch, 512)
+
+
+def handler(body: str, rest: str = "") -> str:
+    """``body``, then a handler ``h`` that sets RBX to 1, then ``rest``."""
+    return f"{body}\n jmp done\nh: mov rbx, 1\n jmp done\n{rest}"
