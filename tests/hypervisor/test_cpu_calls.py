@@ -1,4 +1,4 @@
-"""The vCPU's hypercalls: trap table, callbacks, descriptors, segments; all of them at random too."""
+"""The vCPU's hypercalls: trap table, callbacks, descriptors, segments; and random ones."""
 
 import random
 import struct
