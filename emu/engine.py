@@ -8,7 +8,7 @@ Quirks of Unicorn 2.1.4 that have their one home here:
 
 - ``old_exception`` keeps the last vector, so that the second fault of a run would arrive as #DF
   and the third end it silently (upstream issue 1883): reset after every trap (``_on_interrupt``).
-- ``syscall`` adds 2 to RIP *after* its hook: undone in ``_on_syscall``, so that a handler sees and
+- ``syscall`` adds 2 to RIP *after* its hook: undone in ``_syscall_callback``, so that a handler sees and
   sets RIP as the architecture has it.
 - IN and OUT never fault: turned into a trap by arming an I/O breakpoint from within the
   instruction's hook (``_on_port``).
@@ -80,6 +80,7 @@ _CPU_ENGINE: Final = 33192
 _FEATURE_SEARCH: Final = 0x2000
 _CPUID_1_ECX_RDRAND: Final = 1 << 30
 _CPUID_7_EBX_RDSEED: Final = 1 << 18
+_M64: Final = (1 << 64) - 1
 _UNLIMITED: Final = (1 << 63) - 1
 
 InterruptCallback = Callable[[int], None]
@@ -288,7 +289,7 @@ class Engine:
         self._hook(unicorn_const.UC_HOOK_INTR, _C_INTR(self._on_interrupt))
         self._hook(unicorn_const.UC_HOOK_INSN_INVALID, _C_BOOL(self._on_invalid))
         for instruction, callback in (
-            (x86_const.UC_X86_INS_SYSCALL, _C_VOID(self._on_syscall)),
+            (x86_const.UC_X86_INS_SYSCALL, _C_VOID(self._syscall_callback())),
             (x86_const.UC_X86_INS_SYSENTER, _C_VOID(self._on_sysenter)),
             (x86_const.UC_X86_INS_IN, _C_IN(self._on_in)),
             (x86_const.UC_X86_INS_OUT, _C_OUT(self._on_out)),
@@ -321,6 +322,7 @@ class Engine:
             seen.append((vector, halves[OFF_ERROR_CODE >> 2], self.words[(OFF_CR + 16) >> 3], old))
             self.stop()
 
+        self.words[: OFF_RIP >> 3] = memoryview(bytes(OFF_RIP)).cast("Q")  # no markers left
         before = self.state.tobytes()
         scratch = self.memory.bytes[:0x4000].tobytes()
         self.callbacks.interrupt = note
@@ -334,7 +336,7 @@ class Engine:
         self._uc.msr_write(0xC000_0080, 0xD01)
         self._uc.reg_write(r.UC_X86_REG_CR0, 0x8005_0033)
         stopped_at = self.run(0x100, 10)
-        self.callbacks = _TrapCallbacks()
+        self.callbacks.interrupt = lambda vector: None
         self._disable_random()
         ok = seen == [(14, 2, 0x4000_0123, 14)] and stopped_at == 0x100
         self.memory.bytes[:0x4000] = scratch
@@ -451,14 +453,19 @@ class Engine:
         self.halves[OFF_OLD_EXCEPTION >> 2] = 0xFFFF_FFFF
         return 1
 
-    def _on_syscall(self, _uc: int, _user: int) -> None:
-        words = self.words
-        words[OFF_RIP >> 3] = (words[OFF_RIP >> 3] + 2) & 0xFFFF_FFFF_FFFF_FFFF
-        try:
-            self.callbacks.syscall()
-        except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
-            self._failed(error)
-        words[OFF_RIP >> 3] = (words[OFF_RIP >> 3] - 2) & 0xFFFF_FFFF_FFFF_FFFF
+    def _syscall_callback(self) -> Callable[[int, int], None]:
+        """The hottest callback, as a closure: names that it would look up each time are bound."""
+        words, callbacks, failed, rip = self.words, self.callbacks, self._failed, OFF_RIP >> 3
+
+        def on_syscall(_uc: int, _user: int) -> None:
+            words[rip] = (words[rip] + 2) & _M64
+            try:
+                callbacks.syscall()
+            except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
+                failed(error)
+            words[rip] = (words[rip] - 2) & _M64
+
+        return on_syscall
 
     def _on_sysenter(self, _uc: int, _user: int) -> None:
         words = self.words
@@ -466,7 +473,7 @@ class Engine:
             self.callbacks.sysenter()
         except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
             self._failed(error)
-        words[OFF_RIP >> 3] = (words[OFF_RIP >> 3] - 2) & 0xFFFF_FFFF_FFFF_FFFF
+        words[OFF_RIP >> 3] = (words[OFF_RIP >> 3] - 2) & _M64
 
     def _on_cpuid(self, _uc: int, _user: int) -> int:
         try:

@@ -90,6 +90,11 @@ class Memory:
         start = mfn << PAGE_SHIFT
         return self._map[start : start + PAGE_SIZE]
 
+    def clear_frame(self, mfn: MFN) -> None:
+        """Fill a frame with zeros."""
+        start = mfn << PAGE_SHIFT
+        self._map[start : start + PAGE_SIZE] = _ZERO_FRAME
+
     def zero_frame(self, mfn: MFN) -> None:
         """Fill a frame with zeros.
 

@@ -118,5 +118,6 @@ def _walk_cr2(hv: "Hypervisor", domain: Domain) -> str:
 def _recent(item: Happening | Trap) -> str:
     if isinstance(item, Trap):
         return f"[{item.position}] {item}"
-    text = f"[{item.position}] {item.what}"
-    return text if item.result is None else f"{text} -> {result_name(item.result)}"
+    position, what, result = item
+    text = f"[{position}] {what}"
+    return text if result is None else f"{text} -> {result_name(result)}"

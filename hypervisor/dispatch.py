@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 _ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)
+_REGISTERS: Final = tuple(_ARGUMENTS[:count] for count in range(7))
 _ENOSYS: Final = -int(Errno.ENOSYS)
 _EFAULT: Final = -int(Errno.EFAULT)
 _MULTICALL: Final = struct.Struct("<8Q")
@@ -50,28 +51,33 @@ class Dispatcher:
         if not domain.kernel_mode:
             hv.traps.syscall_from_user(domain)
             return
-        number = words[RAX]
-        result = self.invoke(domain, number, [words[register] for register in _ARGUMENTS])
+        entry = HYPERCALLS.get(words[RAX])
+        registers = _REGISTERS[6 if entry is None else entry.arguments]
+        result = self.invoke(domain, words[RAX], [words[register] for register in registers])
         if result is not None:
             words[RAX] = result & _M64
         hv.leave(domain)
 
     def invoke(self, domain: Domain, number: int, arguments: list[int]) -> int | None:
-        """Run one hypercall of ``domain`` and count it.
+        """Run one hypercall of ``domain``, with at least as many arguments as it takes; count it.
 
         Returns what goes into RAX, or None if the guest goes on elsewhere.
         """
         hv = self._hv
+        domain.hypercalls += 1
         entry = HYPERCALLS.get(number)
-        domain.counters["hypercalls"] += 1
+        result: int | None
         if entry is None:
-            hv.observe(domain, f"hypercall {number}", _ENOSYS)
-            return _ENOSYS
-        try:
-            result = entry.function(hv, domain, *arguments[: entry.arguments])
-        except GuestFault:
-            result = _EFAULT
-        hv.observe(domain, entry.name, result, arguments)
+            name, result = f"hypercall {number}", _ENOSYS
+        else:
+            name = entry.name
+            try:
+                result = entry.function(hv, domain, *arguments[: entry.arguments])
+            except GuestFault:
+                result = _EFAULT
+        domain.recent.append((hv.machine.position, name, result))
+        if hv.listeners:
+            hv.emit("hypercall", domain, name=name, result=result, arguments=arguments)
         return result
 
 

@@ -60,14 +60,10 @@ class Callback:
     masks_events: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """One of a domain's last traps and hypercalls, for the crash report."""
-
-    position: int
-    what: str
-    result: int | None = None
-    """What a hypercall answered; None for a trap."""
+Happening = tuple[int, str, int | None]
+"""One hypercall in the ring of recent events: position, name, and what it answered (None if the
+guest went on elsewhere). A bare tuple: one is made for every hypercall. A trap is in the ring as
+itself."""
 
 
 @dataclass
@@ -90,6 +86,12 @@ class Domain:
     """Shared frames that its tables map: how many entries each."""
     shared_mappings: int = 0
     """Sum of ``shared``."""
+    entered: int = 0
+    merged: int = 0
+    cow_faults: int = 0
+    """Its shares that were new, its shares that merged, its writes to shared frames."""
+    hypercalls: int = 0
+    page_faults: int = 0
     table: MFN = NO_FRAME
     """Top-level table of the kernel (NEW_BASEPTR)."""
     user_table: MFN = NO_FRAME
@@ -135,7 +137,8 @@ class Domain:
     """Guest instructions that it has started."""
 
     # evidence
-    counters: Counter[str] = field(default_factory=Counter)
+    tally: Counter[str] = field(default_factory=Counter)
+    """Rarer things that are counted, by name."""
     recent: deque[Happening | Trap] = field(default_factory=lambda: deque(maxlen=16))
 
     def __hash__(self) -> int:
@@ -143,6 +146,22 @@ class Domain:
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    @property
+    def counters(self) -> Counter[str]:
+        """All its counts by name: those above and ``tally``."""
+        hot = {
+            "hypercalls": self.hypercalls,
+            "page_faults": self.page_faults,
+            "entered": self.entered,
+            "merged": self.merged,
+            "cow_faults": self.cow_faults,
+            "share_calls": self.entered
+            + self.merged
+            + self.tally["share_refused"]
+            + self.tally["share_again"],
+        }
+        return Counter({name: n for name, n in (hot | self.tally).items() if n})
 
     @property
     def label(self) -> str:

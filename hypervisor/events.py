@@ -115,7 +115,7 @@ class Events:
             return
         words[base + _PENDING + group] |= bit
         self._hv.machine.coherence.wrote(domain.shared_info)
-        domain.counters["events"] += 1
+        domain.tally["events"] += 1
         if not words[base + _MASK + group] & bit:
             self._select(domain, group)
         if self._hv.scheduler.polls_for(domain, port):

@@ -65,8 +65,8 @@ class FrameTable:
     """
 
     def __init__(self, machine: Machine) -> None:
-        self._machine = machine
         self._memory = machine.memory
+        self._wrote = machine.coherence.wrote
         total = machine.memory.frames
         self.total = total
         self.owner = array("H", bytes(2 * total))
@@ -161,17 +161,20 @@ class FrameTable:
         self.flags_column[first : first + count] = flags
         return [MFN(mfn) for mfn in range(first, first + count)]
 
-    def release(self, mfn: MFN) -> None:
+    def release(self, mfn: MFN, *, dirty: bool = False) -> None:
         """Put a frame that nothing refers to on the free list, scrubbed.
 
-        Scrubbed means zeroed, and no translated code is left from it: contents and code of one
+        ``dirty``: the caller knows that it is not zero, and a look at it is saved. Scrubbed means zeroed, and no translated code is left from it: contents and code of one
         domain never reach the next.
         """
-        self._memory.zero_frame(mfn)
-        self._machine.coherence.wrote(mfn)
+        if dirty:
+            self._memory.clear_frame(mfn)
+        else:
+            self._memory.zero_frame(mfn)
+        self._wrote(mfn)
         self.owner[mfn] = FREE
         self.flags[mfn] = 0
-        self.type[mfn] = PageType.NONE
+        self.type[mfn] = 0
         self._m2p[mfn] = INVALID_M2P
         self._free.append(mfn)
 

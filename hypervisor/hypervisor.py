@@ -17,7 +17,7 @@ from hypervisor.abi import L4_M2P_SLOT, DomId
 from hypervisor.console import Console
 from hypervisor.crash import crash_report
 from hypervisor.dispatch import Dispatcher
-from hypervisor.domain import NO_FRAME, Domain, Exit, Happening, State
+from hypervisor.domain import NO_FRAME, Domain, Exit, State
 from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.events import Events
 from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable
@@ -29,6 +29,7 @@ from hypervisor.sharing import Sharing
 from hypervisor.traps import Traps
 
 MAX_DOMAINS: Final = 0x7FF0 - 1
+_RUNNABLE: Final = State.RUNNABLE
 _TABLE: Final = PTE_P | PTE_RW | PTE_US | PTE_A
 _READ_ONLY: Final = PTE_P | PTE_US | PTE_A | PTE_NX
 
@@ -62,7 +63,10 @@ class Hypervisor:
         self._next_id = 1
         self.idle_state = self.machine.cpu.save()
         """The CPU of a domain that never ran: what the builder starts from."""
-        self._current: Domain | None = None
+        self.idle = Domain(DomId.IDLE, "idle", 0, Console(), saved=self.idle_state)
+        """Stands for no domain, as Xen's idle domain does."""
+        self.current = self.idle
+        """The domain whose state is in the CPU."""
         self.machine.on_syscall = self.dispatch.on_syscall
         self.machine.on_trap = self.traps.on_trap
         self.machine.on_tsc = self.scheduler.tsc
@@ -82,20 +86,9 @@ class Hypervisor:
 
     # -- what traps use --------------------------------------------------------------------
 
-    @property
-    def current(self) -> Domain:
-        """The domain whose state is in the CPU.
-
-        Raises:
-            HypervisorError: none is.
-        """
-        if self._current is None:
-            raise HypervisorError("no domain is running")
-        return self._current
-
     def leave(self, domain: Domain) -> None:
         """The end of every trap: events are delivered, or the CPU is given up."""
-        if domain.state is not State.RUNNABLE:
+        if domain.state is not _RUNNABLE:
             self.machine.stop()
         elif self.events.deliverable(domain):
             self.traps.deliver_upcall(domain)
@@ -110,14 +103,6 @@ class Hypervisor:
         self.listeners.append(listener)
         self.sharing.notify = self.emit
 
-    def observe(
-        self, domain: Domain, name: str, result: int | None, arguments: list[int] | None = None
-    ) -> None:
-        """A hypercall was answered: remember it for a crash report, and tell the listeners."""
-        domain.recent.append(Happening(self.machine.position, name, result))
-        if self.listeners:
-            self.emit("hypercall", domain, name=name, result=result, arguments=arguments or [])
-
     def load_address_space(self, domain: Domain) -> None:
         """Point CR3 at the domain's kernel or user table, whichever mode it is in."""
         table = domain.table if domain.kernel_mode else domain.user_table
@@ -128,12 +113,12 @@ class Hypervisor:
 
     def switch_to(self, domain: Domain) -> None:
         """Put a domain's state into the CPU."""
-        if self._current is domain:
+        if self.current is domain:
             return
-        if self._current is not None:
-            self._current.saved = self.machine.cpu.save()
+        if self.current is not self.idle:
+            self.current.saved = self.machine.cpu.save()
         self.machine.cpu.load(domain.saved or self.idle_state)
-        self._current = domain
+        self.current = domain
         self.load_address_space(domain)
         self.counters["switches"] += 1
 
@@ -173,7 +158,7 @@ class Hypervisor:
         domain.exit = how
         domain.state = State.DEAD
         self.emit("exit", domain, reason=how.reason, code=how.code)
-        if self._current is domain:
+        if self.current is domain:
             # Its state is still in the CPU, in the middle of a trap: the scheduler reaps it.
             self.machine.stop()
         else:
@@ -181,11 +166,11 @@ class Hypervisor:
 
     def reap(self) -> None:
         """Destroy the current domain if it has ended; for the scheduler, outside of any trap."""
-        domain = self._current
-        if domain is not None and domain.exit is not None:
+        domain = self.current
+        if domain.exit is not None:
             self.machine.cpu.load(self.idle_state)
             self.machine.coherence.flush()
-            self._current = None
+            self.current = self.idle
             self._destroy(domain)
 
     def crash(self, domain: Domain, why: str) -> None:

@@ -21,7 +21,8 @@ The hash is xxh3 with a seed of the machine. It only selects candidates; equalit
 comparing all 4,096 bytes. Candidates per hash are bounded (``MAX_CANDIDATES``): a guest that
 manages to collide wins frames that are not merged, not the hypervisor's time.
 
-Settings of the machine: sharing groups (``Domain.group`` salts the hash), zero page only, and
+Settings of the machine: sharing groups (``Domain.group`` is part of the key above the hash, so that
+groups never meet, not even by collision), zero page only, and
 opaque mode, where the guest's frame number changes and the status is 0 whether it merged or not.
 """
 
@@ -51,7 +52,7 @@ _SHARED: Final = int(PageType.SHARED)
 _WRITABLE: Final = int(PageType.WRITABLE)
 _NONE: Final = int(PageType.NONE)
 _ZERO: Final = bytes(PAGE_SIZE)
-_CLEAR: Final = ~(PTE_RW | PTE_MFN_MASK)
+_CLEAR: Final = ~(PTE_RW | PTE_AVL | PTE_MFN_MASK)
 _EINVAL: Final = -int(Errno.EINVAL)
 _EPERM: Final = -int(Errno.EPERM)
 _EBUSY: Final = -int(Errno.EBUSY)
@@ -71,8 +72,8 @@ class SharingSettings:
 class Sharing:
     """The content table and every change of a shared frame's count.
 
-    ``counters``: calls, entered, merged, again, refused:REASON, cow_faults, dropped:WHY, freed.
-    ``peak_saved``: the most frames that were saved at one moment.
+    ``entered``, ``merged`` and ``cow_faults`` are counted where they happen, the rarer things by
+    name in ``counters``. ``peak_saved``: the most frames that were saved at one moment.
     """
 
     def __init__(
@@ -90,7 +91,11 @@ class Sharing:
         self._mask = (1 << settings.hash_bits) - 1
         self._table: dict[int, MFN | list[MFN]] = {}
         self._keys: dict[MFN, int] = {}
-        self.counters: Counter[str] = Counter()
+        self._frame_bytes = machine.memory.frame_bytes
+        self.entered = 0
+        self.merged = 0
+        self.cow_faults = 0
+        self._tally: Counter[str] = Counter()
         self.mappings = 0
         """Entries that map shared frames, in all domains."""
         self.peak_saved = 0
@@ -104,17 +109,30 @@ class Sharing:
         """Frames that would be in use without sharing, less those that are."""
         return self.mappings - self._frames.shared
 
+    @property
+    def counters(self) -> Counter[str]:
+        """All counts by name: calls, entered, merged, again, mapped_again, cow_faults, freed,
+        refused:REASON, dropped:WHY (``update`` or ``teardown``).
+        """
+        refused = sum(n for name, n in self._tally.items() if name.startswith("refused:"))
+        calls = self.entered + self.merged + self._tally["again"] + refused
+        hot = {
+            "calls": calls,
+            "entered": self.entered,
+            "merged": self.merged,
+            "cow_faults": self.cow_faults,
+        }
+        return Counter({name: n for name, n in (hot | self._tally).items() if n})
+
     # -- the hypercall ---------------------------------------------------------------------
 
     def share(self, domain: Domain, table: MFN, index: int, avl: int) -> int:
         """Make the L1 entry read-only and share its frame (design: make_ro_and_share).
 
         ``table`` is a validated L1 table of ``domain`` and ``avl`` a subset of 0xe00; the caller
-        checked both and flushes the TLB for the entry afterwards. Returns ``ENTERED``, ``MERGED``
-        or a negative errno with nothing changed.
+        checked both, and afterwards flushes the TLB for the entry and announces the table as
+        written. Returns ``ENTERED``, ``MERGED`` or a negative errno with nothing changed.
         """
-        self.counters["calls"] += 1
-        domain.counters["share_calls"] += 1
         words = self._words
         at = table * ENTRIES + index
         entry = words[at]
@@ -125,42 +143,39 @@ class Sharing:
         owner = frames.owner[mfn]
         if owner == _COW:
             words[at] = (entry & ~PTE_AVL) | avl
-            self._coherence.wrote(table)
-            self.counters["again"] += 1
+            self._tally["again"] += 1
+            domain.tally["share_again"] += 1
             return ENTERED if self.settings.opaque else MERGED
         if owner != domain.id or not frames.flags[mfn] & ALLOCATED:
             return self._refuse(domain, "not_owned", _EPERM)
-        kind = frames.type[mfn]
-        writable = bool(entry & PTE_RW)
-        if frames.refs[mfn] != 1 or frames.type_count[mfn] != writable:
-            reason = "page_table" if frames.type_count[mfn] and kind < _WRITABLE else "referenced"
-            return self._refuse(domain, reason, _EBUSY)
+        if frames.refs[mfn] != 1 or frames.type_count[mfn] != (entry & PTE_RW) >> 1:
+            special = frames.type_count[mfn] and frames.type[mfn] != _WRITABLE
+            return self._refuse(domain, "special" if special else "referenced", _EBUSY)
 
-        contents = self._memory.frame_bytes(mfn)
+        contents = self._frame_bytes(mfn)
         if self.settings.zero_only and contents != _ZERO:
             return self._refuse(domain, "not_zero", _EPERM)
-        key = self._key(contents, domain)
-        found = self._find(key, contents)
-        if found is None and self._full(key):
-            return self._refuse(domain, "collisions", _EBUSY)
-        if self.settings.opaque and found is None:
-            fresh = self._copy_for_opaque(contents)
-            if fresh is None:
-                return self._refuse(domain, "no_memory", _ENOMEM)
-            target = fresh
+        key = xxh3_64_intdigest(contents, self._seed) & self._mask | domain.group << 64
+        target = self._find(key, contents)
+        if target is not None:
+            answer = MERGED
         else:
-            target = mfn if found is None else found
+            answer = ENTERED
+            if self._full(key):
+                return self._refuse(domain, "collisions", _EBUSY)
+            target = self._copy_for_opaque(contents) if self.settings.opaque else mfn
+            if target is None:
+                return self._refuse(domain, "no_memory", _ENOMEM)
 
         # From here on nothing can fail.
-        words[at] = (entry & _CLEAR & ~PTE_AVL) | avl | target << PAGE_SHIFT
-        self._coherence.wrote(table)
-        if found is None:
+        words[at] = entry & _CLEAR | avl | target << PAGE_SHIFT
+        if answer == ENTERED:
             self._enter(target, key)
-            self.counters["entered"] += 1
-            domain.counters["entered"] += 1
+            self.entered += 1
+            domain.entered += 1
         else:
-            self.counters["merged"] += 1
-            domain.counters["merged"] += 1
+            self.merged += 1
+            domain.merged += 1
         self._count_up(target, domain)
         domain.pages -= 1
         if target == mfn:
@@ -169,24 +184,18 @@ class Sharing:
             # The old frame: its one reference was this entry's.
             frames.refs[mfn] = 0
             frames.type_count[mfn] = 0
-            frames.release(mfn)
-        saved = self.mappings - frames.shared
-        if saved > self.peak_saved:
-            self.peak_saved = saved
-        answer = ENTERED if found is None else MERGED
+            frames.release(mfn, dirty=contents != _ZERO)
         if self.notify is not None:
             self.notify("share", domain, status=answer, mfn=target, old=mfn, key=key)
         return ENTERED if self.settings.opaque else answer
 
     def refuse_argument(self, domain: Domain) -> int:
         """Count a call whose arguments name no entry; -EINVAL."""
-        self.counters["calls"] += 1
-        domain.counters["share_calls"] += 1
         return self._refuse(domain, "argument", _EINVAL)
 
     def _refuse(self, domain: Domain, reason: str, errno: int) -> int:
-        self.counters[f"refused:{reason}"] += 1
-        domain.counters["share_refused"] += 1
+        self._tally[f"refused:{reason}"] += 1
+        domain.tally["share_refused"] += 1
         if self.notify is not None:
             self.notify("refuse", domain, reason=reason, errno=errno)
         return errno
@@ -202,10 +211,6 @@ class Sharing:
         return fresh
 
     # -- the content table -----------------------------------------------------------------
-
-    def _key(self, contents: bytes, domain: Domain) -> int:
-        # The group is part of the key above the hash: groups never meet, not even by collision.
-        return xxh3_64_intdigest(contents, self._seed) & self._mask | domain.group << 64
 
     def key_of(self, mfn: MFN) -> int | None:
         """The key under which a shared frame is in the table, None if it is not."""
@@ -269,8 +274,8 @@ class Sharing:
         else:
             del self._table[key]
         self._frames.shared -= 1
-        self._frames.release(mfn)
-        self.counters["freed"] += 1
+        self._frames.release(mfn, dirty=True)
+        self._tally["freed"] += 1
 
     # -- counts ----------------------------------------------------------------------------
 
@@ -278,9 +283,13 @@ class Sharing:
         frames = self._frames
         frames.refs[mfn] += 1
         frames.type_count[mfn] += 1
-        domain.shared[mfn] = domain.shared.get(mfn, 0) + 1
+        shared = domain.shared
+        shared[mfn] = shared.get(mfn, 0) + 1
         domain.shared_mappings += 1
-        self.mappings += 1
+        self.mappings = mappings = self.mappings + 1
+        saved = mappings - frames.shared
+        if saved > self.peak_saved:
+            self.peak_saved = saved
 
     def map_again(self, mfn: MFN, writable: bool, domain: Domain) -> int:
         """An L1 entry is about to map a shared frame a further time.
@@ -290,12 +299,9 @@ class Sharing:
         if writable or mfn not in domain.shared:
             return _EBUSY
         self._count_up(mfn, domain)
-        self.counters["mapped_again"] += 1
+        self._tally["mapped_again"] += 1
         if self.notify is not None:
             self.notify("map_again", domain, mfn=mfn, count=self._frames.refs[mfn])
-        saved = self.mappings - self._frames.shared
-        if saved > self.peak_saved:
-            self.peak_saved = saved
         return 0
 
     def unmap(self, mfn: MFN, domain: Domain) -> None:
@@ -310,7 +316,7 @@ class Sharing:
             domain.shared[mfn] = mine - 1
         domain.shared_mappings -= 1
         self.mappings -= 1
-        self.counters[f"dropped:{self.dropping}"] += 1
+        self._tally[f"dropped:{self.dropping}"] += 1
         frames.refs[mfn] -= 1
         frames.type_count[mfn] -= 1
         left = frames.refs[mfn]
@@ -327,8 +333,8 @@ class Sharing:
 
     def count_fault(self, domain: Domain) -> None:
         """A write hit a shared frame; the guest is about to copy it."""
-        self.counters["cow_faults"] += 1
-        domain.counters["cow_faults"] += 1
+        self.cow_faults += 1
+        domain.cow_faults += 1
 
     def histogram(self) -> dict[int, int]:
         """Sharing count -> number of shared frames with it, ascending."""

@@ -16,16 +16,12 @@ Function = Callable[..., int | None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One hypercall: its number and name, its function, how many arguments it takes (0..6)."""
+    """One hypercall: its number and Xen's name, its function, how many arguments it takes (0..6)."""
 
     number: Hypercall
+    name: str
     function: Function
     arguments: int
-
-    @property
-    def name(self) -> str:
-        """Xen's name of it."""
-        return self.number.name
 
 
 HYPERCALLS: dict[int, Entry] = {}
@@ -38,7 +34,7 @@ def hypercall(number: Hypercall, arguments: int) -> Callable[[Function], Functio
     def register(function: Function) -> Function:
         if number in HYPERCALLS:
             raise ValueError(f"hypercall {number.name} is registered twice")
-        HYPERCALLS[int(number)] = Entry(number, function, arguments)
+        HYPERCALLS[int(number)] = Entry(number, number.name, function, arguments)
         return function
 
     return register

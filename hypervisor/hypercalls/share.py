@@ -8,6 +8,8 @@ Source: design.md section 4; flags as in ``update_va_mapping`` (xen.h, UVMF_*).
 import struct
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from emu.paging import PTE_AVL
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA, is_canonical
 from hypervisor.abi import Errno, Hypercall
@@ -21,9 +23,8 @@ if TYPE_CHECKING:
 
 MAX_BATCH: Final = 1 << 16
 """Requests that one call may name; more is -E2BIG."""
-_REQUEST: Final = struct.Struct("<QiI")
-_CHUNK: Final = PAGE_SIZE // _REQUEST.size
-_STATUS_OFFSET: Final = 8
+_REQUEST: Final = np.dtype([("ptr", "<u8"), ("status", "<i4"), ("pad", "<u4")])
+_CHUNK: Final = PAGE_SIZE // _REQUEST.itemsize
 _EINVAL: Final = -int(Errno.EINVAL)
 
 
@@ -38,10 +39,12 @@ def make_ro_and_share(hv: "Hypervisor", domain: Domain, va: int, avl: int, flags
     table, index, only = found
     answer = hv.sharing.share(domain, table, index, avl)
     if answer >= 0:
+        coherence = hv.machine.coherence
+        coherence.wrote(table)
         if only:
-            hv.machine.coherence.flush_page(VA(va))
+            coherence.flush_page(VA(va))
         else:
-            hv.machine.coherence.flush()
+            coherence.flush()
         flush_as_asked(hv, domain, VA(va), flags)
     return answer
 
@@ -66,27 +69,39 @@ def make_ro_and_share_batch(
     try:
         while dealt_with < count:
             part = min(_CHUNK, count - dealt_with)
-            at = reqs + dealt_with * _REQUEST.size
-            raw = bytearray(hv.guest.read(domain, at, part * _REQUEST.size))
+            at = reqs + dealt_with * _REQUEST.itemsize
+            requests = np.frombuffer(
+                bytearray(hv.guest.read(domain, at, part * _REQUEST.itemsize)), _REQUEST
+            )
             # Before anything is shared: a status that cannot be written would be lost.
-            hv.guest.write(domain, at, bytes(raw))
-            share = hv.sharing.share
-            for offset, (ptr, _, _) in zip(
-                range(0, len(raw), _REQUEST.size), _REQUEST.iter_unpack(bytes(raw)), strict=True
-            ):
-                if ptr & 7 or not _is_l1_of(hv, domain, ptr >> PAGE_SHIFT):
-                    status = hv.sharing.refuse_argument(domain)
-                else:
-                    status = share(domain, MFN(ptr >> PAGE_SHIFT), (ptr & PAGE_MASK) >> 3, avl)
-                if status < 0:
-                    failed += 1
-                struct.pack_into("<i", raw, offset + _STATUS_OFFSET, status)
-            hv.guest.write(domain, at, bytes(raw))
+            hv.guest.write(domain, at, requests.tobytes())
+            statuses = _share_all(hv, domain, requests["ptr"].tolist(), avl)
+            failed += sum(status < 0 for status in statuses)
+            requests["status"] = statuses
             dealt_with += part
+            hv.guest.write(domain, at, requests.tobytes())
     finally:
         hv.machine.coherence.flush()
         hv.guest.write(domain, done, struct.pack("<I", dealt_with))
     return failed
+
+
+def _share_all(hv: "Hypervisor", domain: Domain, pointers: list[int], avl: int) -> list[int]:
+    """Share the entries at the machine addresses ``pointers``; a status for each."""
+    share = hv.sharing.share
+    statuses = []
+    table = -1
+    for pointer in pointers:
+        mfn = pointer >> PAGE_SHIFT
+        if mfn != table and _is_l1_of(hv, domain, mfn):
+            # Sharing never changes what an L1 table is: looked at once for a run of its entries.
+            table = mfn
+            hv.machine.coherence.wrote(MFN(mfn))
+        if pointer & 7 or mfn != table:
+            statuses.append(hv.sharing.refuse_argument(domain))
+        else:
+            statuses.append(share(domain, MFN(table), (pointer & PAGE_MASK) >> 3, avl))
+    return statuses
 
 
 def _is_l1_of(hv: "Hypervisor", domain: Domain, mfn: int) -> bool:

@@ -111,7 +111,7 @@ def test_a_broken_hypervisor_is_one_line(source, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("by nothing")
 
-    monkeypatch.setattr("hypervisor.hypervisor.Hypervisor.observe", broken)
+    monkeypatch.setattr("hypervisor.hypervisor.Hypervisor.leave", broken)
     result = run("boot", source(cli_guests.says("x")))
     assert result.exit_code == 5
     assert "a bug of the hypervisor, not of a guest: ZeroDivisionError" in result.stderr

@@ -1,0 +1,124 @@
+"""The bare floors: the least that Unicorn alone needs for the work of each hot path.
+
+Each floor does what cannot be left out, with plain C callbacks and no hypervisor around it: take
+the trap, read and write the registers it needs through the engine's public context calls, touch
+the frames and entries. Times are seconds for ``n`` repetitions; only ratios are reported.
+"""
+
+import ctypes
+import time
+
+from unicorn.unicorn_py3.unicorn import uclib
+from xxhash import xxh3_64_intdigest
+
+from emu.cpu import RBX, RDI
+from emu.paging import PTE_RW
+from emu.units import ENTRIES, MFN, PAGE_SHIFT
+from tests.emu.bare import L1, TABLE, WINDOW, Bare
+
+LOOP = "again: mov eax, 17\n xor edi, edi\n syscall\n dec ebx\n jnz again\n int3"
+STORES = "again: mov [rdi], al\n syscall\n add rdi, 4096\n dec ebx\n jnz again\n int3"
+"""Write to a read-only page, then one hypercall: the shape of a copy-on-write cycle."""
+
+
+class _Context:
+    """Registers through uc_context_save and uc_context_restore, the public way."""
+
+    def __init__(self, bare: Bare) -> None:
+        engine = bare.machine._engine
+        self._handle = ctypes.c_void_p(engine._handle)
+        self._context = engine._uc.context_save()
+        self._blob = (
+            self._context._context
+            if hasattr(self._context, "_context")
+            else (self._context.context)
+        )
+        size = uclib.uc_context_size(self._handle)
+        raw = (ctypes.c_char * size).from_address(ctypes.cast(self._blob, ctypes.c_void_p).value)
+        self.words = memoryview(raw).cast("B")[40:5600].cast("Q")
+
+    def save(self) -> None:
+        uclib.uc_context_save(self._handle, self._blob)
+
+    def restore(self) -> None:
+        uclib.uc_context_restore(self._handle, self._blob)
+
+
+def null_hypercall(n: int) -> float:
+    """``n`` SYSCALLs, each answered in RAX through the public context calls."""
+    bare = Bare()
+    bare.code(LOOP)
+    context = _Context(bare)
+    words = context.words
+
+    def answer() -> None:
+        context.save()
+        words[0] = words[0] + 1
+        context.restore()
+
+    bare.machine._engine.callbacks.syscall = answer
+    return _timed(bare, n)
+
+
+def copy_on_write(n: int) -> float:
+    """``n`` write faults, each mended in place, a frame copied, and one SYSCALL and flush."""
+    bare = Bare(64 << 20)
+    for i in range(n):
+        bare.map(i, 0x800 + i, TABLE & ~PTE_RW)
+    bare.code(STORES)
+    bare.machine.cpu.words[RDI] = WINDOW
+    context = _Context(bare)
+    memory, words, engine = bare.machine.memory, bare.words, bare.machine._engine
+    faulted = 0
+
+    def mend(_vector: int) -> None:
+        nonlocal faulted
+        if _vector != 14:
+            bare.machine.stop()
+            return
+        context.save()
+        entry = L1 * ENTRIES + faulted
+        source = MFN(words[entry] >> PAGE_SHIFT & 0xFFFFF)
+        fresh = MFN(0x1000 + faulted)
+        memory.frame(fresh)[:] = memory.frame(source)
+        words[entry] = fresh << PAGE_SHIFT | TABLE
+        faulted += 1
+        context.restore()
+        engine.flush_tlb()
+
+    def answer() -> None:
+        context.save()
+        context.words[0] = 0
+        context.restore()
+
+    engine.callbacks.interrupt = mend
+    engine.callbacks.syscall = answer
+    seconds = _timed(bare, n)
+    assert faulted == n
+    return seconds
+
+
+def batched_share(n: int) -> float:
+    """For ``n`` pages: hash, find in a dict, compare bytes, and change the entry; one flush."""
+    bare = Bare(64 << 20)
+    memory, words = bare.machine.memory, bare.words
+    table = {xxh3_64_intdigest(memory.frame_bytes(MFN(0x800))): 0x800}
+    for i in range(ENTRIES):
+        bare.map(i, 0x1000 + i, TABLE)
+    start = time.perf_counter()
+    for i in range(n):
+        entry = L1 * ENTRIES + i % ENTRIES
+        mfn = MFN(words[entry] >> PAGE_SHIFT & 0xFFFFF)
+        contents = memory.frame_bytes(mfn)
+        found = table[xxh3_64_intdigest(contents)]
+        if memory.frame_bytes(MFN(found)) == contents:
+            words[entry] = 0x1000 + i % ENTRIES << PAGE_SHIFT | TABLE & ~PTE_RW
+    bare.machine._engine.flush_tlb()
+    return time.perf_counter() - start
+
+
+def _timed(bare: Bare, n: int) -> float:
+    bare.machine.cpu.words[RBX] = n
+    start = time.perf_counter()
+    bare.machine.run(100 * n)
+    return time.perf_counter() - start
