@@ -8,7 +8,7 @@
 /* guest.ld */
 extern char image_start[], readonly_end[], user_start[], user_end[], image_end[];
 
-/* start.S, traps.S */
+/* start.S, entry.S */
 extern char trap_stack_top[], user_stack_top[], trap_entries[], catch_leave[], user_leave[];
 extern void user_begin(void);
 extern fault_t catch_run(void (*function)(void *), void *argument, uint64_t *rsp);
