@@ -41,6 +41,12 @@ MAX_BATCH: Final = 1 << 20
 """Requests of one call; beyond it the caller gets -E2BIG."""
 _VCPUS: Final = 1
 
+# Plain integers: an IntFlag's operators run in Python, and every update comes through here.
+_FLUSHTYPE: Final = int(Uvmf.FLUSHTYPE_MASK)
+_TLB_FLUSH: Final = int(Uvmf.TLB_FLUSH)
+_INVLPG: Final = int(Uvmf.INVLPG)
+_ALL_CPUS: Final = (int(Uvmf.LOCAL), int(Uvmf.ALL))
+
 
 # -- arguments ---------------------------------------------------------------------------------
 
@@ -60,15 +66,15 @@ def flush_as_asked(hv: "Hypervisor", domain: Domain, va: VA, flags: int) -> int:
 
     Returns 0, or -EFAULT if the flags hold a pointer to a CPU set that cannot be read.
     """
-    kind = flags & Uvmf.FLUSHTYPE_MASK
-    if kind == Uvmf.NONE:
+    kind = flags & _FLUSHTYPE
+    if kind == 0:
         return 0
-    pointer = flags & ~int(Uvmf.FLUSHTYPE_MASK)
-    if pointer not in (Uvmf.LOCAL, Uvmf.ALL):
+    pointer = flags & ~_FLUSHTYPE
+    if pointer not in _ALL_CPUS:
         hv.guest.read(domain, pointer, (_VCPUS + 7) // 8)
-    if kind == Uvmf.TLB_FLUSH:
+    if kind == _TLB_FLUSH:
         hv.machine.coherence.flush()
-    elif kind == Uvmf.INVLPG:
+    elif kind == _INVLPG:
         hv.machine.coherence.flush_page(va)
     return 0
 
