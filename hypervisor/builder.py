@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emu.cpu import DATA, DS, ES, RIP, RSI, RSP
+from emu.cpu import DATA, DS, ES, R15, RAX, RIP, RSI, RSP
 from emu.paging import PTE_A, PTE_D, PTE_P, PTE_RW, PTE_US, RFLAGS_IF
 from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
 from hypervisor.abi import (
@@ -381,6 +381,8 @@ def _boot_state(hv: "Hypervisor", domain: Domain, image: KernelImage, where: Lay
     hv.machine.flat64(3, Flat64.KERNEL_CS, Flat64.KERNEL_SS)
     for segment in (DS, ES):
         cpu.load_segment(segment, Flat64.KERNEL_DS, DATA)
+    for register in range(RAX, R15 + 1):
+        cpu.words[register] = 0
     cpu.words[RIP] = image.entry
     cpu.words[RSI] = image.virt_base + where.start_info * PAGE_SIZE
     cpu.words[RSP] = domain.kernel_sp

@@ -330,6 +330,7 @@ class Scheduler:
         end = _UNLIMITED if limit is None else machine.position + limit
         while True:
             self._expire()
+            self._hv.reap()  # a watchdog, or whoever called us, may have ended the current domain
             domain = self._pick()
             deadline = self._next_deadline()
             if domain is None:
