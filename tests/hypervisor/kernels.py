@@ -7,10 +7,11 @@ hypercalls with arguments in the domain's own memory, without running any of its
 import struct
 
 from emu.asm import assemble
+from emu.units import PAGE_SIZE
 from guests.library import VIRT_BASE, to_elf
 from hypervisor.abi import DomId, Hypercall, Record, to_bytes
 from hypervisor.audit import audit
-from hypervisor.builder import build_domain
+from hypervisor.builder import build_domain, plan
 from hypervisor.console import Console
 from hypervisor.domain import Domain, Exit
 from hypervisor.hypervisor import Hypervisor
@@ -108,6 +109,9 @@ class Caller:
         self.image = kernel(SPIN)
         self.domain = lab.boot(self.image, privileged=privileged, memory=memory)
         self.scratch = self.image.symbols["scratch"]
+        where = plan(self.image, memory)
+        self.tables = self.image.virt_base + where.tables * PAGE_SIZE
+        """Where its page tables begin: readable, not writable."""
 
     def call(self, number: Hypercall, *arguments: int) -> int | None:
         """The result of a hypercall with register arguments."""
