@@ -8,11 +8,12 @@ or with what is missing.
 """
 
 from pathlib import Path
+from typing import Final
 
 from emu.errors import CowbirdError
 from guests.runner.collect import is_source
 
-MAX_IMAGE: int = 1 << 28
+MAX_IMAGE: Final = 1 << 28
 """Bytes of the largest image that is read."""
 
 

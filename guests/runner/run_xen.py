@@ -47,7 +47,7 @@ _MACHINE_MIB: Final = 192
 _LEAST_GUEST: Final = 8
 """MiB that Xen needs to build a first domain at all."""
 _IMAGE: Final = re.compile(r"xen-4\.\d+[\w.-]*\.gz\Z")
-_OPTIONS: Final = "console=com1 loglvl=warning guest_loglvl=all noreboot bootscrub=0 sync_console"
+_OPTIONS: Final = "console=com1 loglvl=warning guest_loglvl=all noreboot bootscrub=0"
 _SERIAL_LIMIT: Final = 8 << 20
 """Bytes of the serial line that are read before a flood is cut off."""
 _STARTED: Final = re.compile(r"\(XEN\) (?:Freed \d+kB init memory|\*\*\* Serial input to DOM0)")
@@ -57,11 +57,10 @@ _BOOT_REFUSED: Final = re.compile(
     r"Could not (?:construct|set up) (?:dom0|DOM0)|Error \d+ initiali[sz]ing|CONFIG_PV32 missing"
 )
 _ENDINGS: Final = (
-    (re.compile(r"Hardware Dom0 halted"), Ending.CLEAN),
-    (re.compile(r"Hardware Dom0 shutdown"), Ending.CLEAN),
-    (re.compile(r"Hardware Dom0 requested"), Ending.CLEAN),
     (re.compile(r"Hardware Dom0 crashed"), Ending.REPORTED),
-    (re.compile(r"Hardware Dom0 watchdog"), Ending.REPORTED),
+    (re.compile(r"Hardware Dom0 shutdown: watchdog"), Ending.REPORTED),
+    (re.compile(r"Hardware Dom0 (?:halted|shutdown)"), Ending.CLEAN),
+    (re.compile(r"Hardware domain 0 did unsupported soft reset"), Ending.CLEAN),
 )
 _GUEST_CRASH: Final = re.compile(
     r"domain_crash called from|Domain 0 \(vcpu#\d+\) crashed|domain_crash_sync called from|"

@@ -12,10 +12,10 @@ run as they are:
 The rules:
 
 1. No verdict is CRASH, or TIMEOUT if the domain was still running at its limit.
-2. A domain that crashed is CRASH, whatever it printed before. One that shut itself down as crashed
-   after it reported FAIL, ERROR or SKIP keeps that verdict.
+2. A domain that crashed is CRASH, whatever it printed before. So is one that shut itself down as
+   crashed (a kernel's panic), unless it had come to a verdict other than PASS.
 3. A plan with fewer or more results than it promised, results out of order, and KTAP results
-   without a plan are FAIL: part of the program was not seen.
+   without a plan are FAIL if the domain ended in peace: part of the program was not seen.
 4. A domain that goes on after its verdict until the limit is TIMEOUT; one that only waits for
    events that nobody can send keeps its verdict.
 5. Two different final verdicts (two plans, two ``Test result:`` lines, two styles) are ERROR.
@@ -203,12 +203,16 @@ class ConsoleParser:
         self._summaries: list[Judgement] = []
         self._bail: str | None = None
         self._reason = ""
+        self.last = ""
+        """The last line that was not empty."""
 
     # -- lines -----------------------------------------------------------------------------
 
     def feed(self, line: str) -> None:
         """One line, without its end."""
         line = line.rstrip()
+        if line:
+            self.last = line
         if line.startswith(("KTAP version ", "TAP version ")):
             self._fresh = True
         elif line.startswith("1.."):
@@ -339,16 +343,19 @@ class ConsoleParser:
     def judge(self, ending: Ending, detail: str = "") -> Judgement:
         """The verdict of a domain that ended in this way; ``detail`` says more about a crash."""
         printed = self.printed()
-        what = f"{ending.value}: {detail}" if detail else ending.value
+        what = f"it {ending.value}"
         if ending is Ending.CRASHED:
-            return Judgement(Verdict.CRASH, detail or ending.value)
+            return Judgement(Verdict.CRASH, detail or what)
         if ending is Ending.LIMIT:
             after = " after its verdict" if printed is not None and self.complete else ""
             return Judgement(Verdict.TIMEOUT, what + after)
+        last = f"; it printed last: {self.last[:MAX_NAME]}" if self.last else ""
         if printed is None:
-            return Judgement(Verdict.CRASH, f"no verdict; it {what}")
+            return Judgement(Verdict.CRASH, f"no verdict: {what}{last}")
         if ending is Ending.STUCK and not self.complete:
-            return Judgement(Verdict.TIMEOUT, what)
+            return Judgement(Verdict.TIMEOUT, what + last)
+        if ending is Ending.REPORTED and not self.complete:
+            return Judgement(Verdict.CRASH, what + last)
         if ending is Ending.REPORTED and printed.verdict is Verdict.PASS:
-            return Judgement(Verdict.CRASH, f"passed, but {what}")
+            return Judgement(Verdict.CRASH, f"it passed, but {what}")
         return printed

@@ -1,0 +1,162 @@
+"""Many programs at once, each in a process of its own.
+
+Every program gets a fresh process, forked from one that has everything loaded (spawned where there
+is no fork): what dies, hangs or eats memory costs only its own program. A process that ends
+without a result is CRASH of the runner's process, which is ERROR, with the signal or exit code as
+reason; one that is still there after ``timeout`` seconds of host time is killed, which is TIMEOUT.
+That is a last resort: the bound that makes results repeatable is the limit of instructions.
+
+Results come as they are finished; whoever wants the order of the programs has their index.
+
+Invariant: when ``run_all`` is left, in whatever way, no process of it is alive, nor what one of
+them started (each leads a process group of its own).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Final
+
+from guests.runner.result import Result
+from guests.runner.verdict import Verdict
+
+Work = Callable[[], Result]
+"""Makes one result; called in the process."""
+Lost = Callable[[Verdict, str], Result]
+"""Makes the result of a program whose process was lost, from a verdict and a reason."""
+
+_POLL: Final = 0.2
+"""Seconds between two looks at the clock while nothing is reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One program: how to run it, and what to say if its process is lost."""
+
+    work: Work
+    lost: Lost
+
+
+@dataclass(slots=True)
+class _Running:
+    index: int
+    process: BaseProcess
+    pipe: Connection
+    deadline: float | None
+
+
+def default_jobs() -> int:
+    """As many as there are CPUs for this process."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def _child(pipe: Connection, work: Work) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pipe.send(work())
+    finally:
+        pipe.close()
+
+
+def run_all(
+    tasks: Sequence[Task], jobs: int, timeout: float | None = None
+) -> Iterator[tuple[int, Result]]:
+    """Run all tasks, ``jobs`` at a time; yields (index, result) as they are finished.
+
+    ``timeout``: seconds of host time for each. Closing the iterator ends what still runs.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
+    running: list[_Running] = []
+    following = 0
+    try:
+        while following < len(tasks) or running:
+            while following < len(tasks) and len(running) < max(1, jobs):
+                running.append(_start(context, following, tasks[following], timeout))
+                following += 1
+            for item in _ready(running):
+                running.remove(item)
+                yield item.index, _finish(item, tasks[item.index], timeout)
+    finally:
+        for item in running:
+            _kill(item)
+
+
+def _start(context: BaseContext, index: int, task: Task, timeout: float | None) -> _Running:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = context.Process(  # type: ignore[attr-defined]  # typeshed: only on the concrete ones
+        target=_child, args=(theirs, task.work), daemon=False
+    )
+    process.start()
+    # Else the end of the child would not end the pipe.
+    theirs.close()
+    deadline = None if timeout is None else time.monotonic() + timeout
+    return _Running(index, process, ours, deadline)
+
+
+def _ready(running: list[_Running]) -> list[_Running]:
+    """Those that have reported, died, or are over their time; waits until there is one."""
+    while True:
+        # A pipe is ready when there is a result, and also when the process is gone.
+        reported = set(map(id, wait([item.pipe for item in running], _POLL)))
+        now = time.monotonic()
+        found = [
+            item
+            for item in running
+            if id(item.pipe) in reported or (item.deadline is not None and now >= item.deadline)
+        ]
+        if found:
+            return found
+
+
+def _finish(item: _Running, task: Task, timeout: float | None) -> Result:
+    result: Result | None = None
+    if item.pipe.poll():
+        # EOFError: it died before it could report; anything else: it died while it did.
+        with contextlib.suppress(EOFError, OSError):
+            result = item.pipe.recv()
+    elif item.deadline is not None:
+        _kill(item)
+        return task.lost(Verdict.TIMEOUT, f"stopped after {timeout:g} s of host time")
+    if result is None:
+        item.process.join(1)
+        code = item.process.exitcode
+        _kill(item)
+        return task.lost(Verdict.ERROR, f"its process died: {_how(code)}")
+    item.process.join(1)
+    _kill(item)
+    return result
+
+
+def _how(code: int | None) -> str:
+    if code is None:
+        return "without a word"
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-code).name
+    return f"exit code {code}"
+
+
+def _kill(item: _Running) -> None:
+    """End a process and everything that it started."""
+    if item.process.is_alive():
+        pid = item.process.pid
+        if pid is not None and hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                # Only if it leads its own group by now; never ours.
+                if os.getpgid(pid) == pid:
+                    os.killpg(pid, signal.SIGKILL)
+        item.process.kill()
+        item.process.join()
+    item.pipe.close()
