@@ -45,6 +45,7 @@ FEATURES: Final = frozenset(
     }
 )
 """What Xen offers to a PV domain."""
+_DENIED: Final = b"<denied>\0"
 _EINVAL: Final = -int(Errno.EINVAL)
 
 
@@ -72,10 +73,12 @@ def xen_version(hv: "Hypervisor", domain: Domain, command: int, argument: int) -
         hv.guest.write(domain, argument, domain.id.to_bytes(16, "big"))
         return 0
     if command == XenVer.build_id:
-        return -int(Errno.ENODATA)
+        return -int(Errno.ENODATA if domain.privileged else Errno.EPERM)
     text = _TEXTS.get(command)
     if text is None:
         return -int(Errno.ENOSYS)
+    if command == XenVer.commandline and not domain.privileged:
+        text = _DENIED
     hv.guest.write(domain, argument, text)
     return 0
 

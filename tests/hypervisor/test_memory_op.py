@@ -396,13 +396,18 @@ def test_xen_version(caller: Caller) -> None:
     assert not info.submap >> XenFeat.writable_page_tables & 1
     assert not info.submap >> XenFeat.auto_translated_physmap & 1
     assert caller.op(number, XenVer.get_features, FeatureInfo(submap_idx=1)) == -Errno.EINVAL
-    for command, size in ((1, 16), (2, 144), (3, 1024), (4, 64), (5, 8), (8, 16), (9, 1024)):
+    for command, size in ((1, 16), (2, 144), (3, 1024), (4, 64), (5, 8), (8, 16), (9, 9)):
         at = caller.put(b"\xaa" * (size + 8), 4096)
         assert caller.call(number, command, at) == 0
         assert caller.get(size + 8, 4096)[size:] == b"\xaa" * 8
         assert caller.get(size, 4096) != b"\xaa" * size
         assert caller.call(number, command, 0x1000) == -Errno.EFAULT
+    assert caller.get(9, 4096) == b"<denied>\0"
+    assert caller.call(number, XenVer.build_id, 0) == -Errno.EPERM
+    caller.domain.privileged = True
     assert caller.call(number, XenVer.build_id, 0) == -Errno.ENODATA
+    assert caller.call(number, XenVer.commandline, at) == 0
+    assert caller.get(1024, 4096) == bytes(1024)
     assert caller.call(number, 99, caller.scratch) == -Errno.ENOSYS
 
 
