@@ -46,6 +46,7 @@ MAX_WORDS: Final = 20_000
 """Characters of the compiler's output that an error keeps."""
 MAX_ENTRIES: Final = 1000
 """Finished guests that the cache keeps."""
+_MAX_KITS: Final = 8
 
 _CANDIDATES: Final = ("gcc", "x86_64-linux-gnu-gcc")
 _FORMAT: Final = b"cowbird C guest 1\n"
@@ -325,10 +326,10 @@ def _load(stored: Path) -> bytes | None:
         data = stored.read_bytes()
     except OSError:
         return None
-    head, _, rest = data.removeprefix(_FORMAT).partition(b"\n")
-    elf_digest, _, elf = rest.partition(b"\n")
-    if not data.startswith(_FORMAT) or hashlib.sha256(elf).hexdigest().encode() != elf_digest:
+    digest, _, rest = data.removeprefix(_FORMAT).partition(b"\n")
+    if not data.startswith(_FORMAT) or hashlib.sha256(rest).hexdigest().encode() != digest:
         return None
+    head, _, elf = rest.partition(b"\n")
     if any(_file_digest(Path(name)) != digest for name, digest in json.loads(head)):
         return None
     return elf
@@ -336,20 +337,27 @@ def _load(stored: Path) -> bytes | None:
 
 def _store(stored: Path, elf: bytes, includes: Iterable[Path]) -> None:
     head = json.dumps([[str(name), _file_digest(name)] for name in includes]).encode()
-    digest = hashlib.sha256(elf).hexdigest().encode()
+    rest = head + b"\n" + elf
+    digest = hashlib.sha256(rest).hexdigest().encode()
     # A full disk, or a cache that somebody just removed, costs time and nothing else.
     with contextlib.suppress(OSError):
         handle, name = tempfile.mkstemp(dir=stored.parent, prefix="new-")
         with open(handle, "wb") as stream:
-            stream.write(_FORMAT + head + b"\n" + digest + b"\n" + elf)
+            stream.write(_FORMAT + digest + b"\n" + rest)
         os.replace(name, stored)
         _prune(stored.parent)
 
 
 def _prune(directory: Path) -> None:
-    """Keep the newest ``MAX_ENTRIES`` guests."""
-    entries = list(directory.glob("*.guest"))
-    if len(entries) > MAX_ENTRIES:
+    """Keep the newest guests, at most ``MAX_ENTRIES``, and the newest compiled kits."""
+    for kind, most in (("*.guest", MAX_ENTRIES), ("kit-*", _MAX_KITS)):
+        entries = list(directory.glob(kind))
+        if len(entries) <= most:
+            continue
         entries.sort(key=lambda entry: (entry.stat().st_mtime_ns, entry.name))
-        for entry in entries[: len(entries) // 4]:
-            entry.unlink()
+        # A quarter more than needed, so that this is not done for every guest.
+        for entry in entries[: len(entries) - most * 3 // 4]:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)

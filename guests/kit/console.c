@@ -81,6 +81,21 @@ static void emit_number(struct sink *sink, uint64_t value, unsigned int base, bo
     emit_text(sink, text, length, width, left);
 }
 
+/* What a hypercall answered: -EINVAL by name, everything else as a number. */
+static void emit_result(struct sink *sink, int64_t result, int width, bool left)
+{
+    const char *name = result < 0 ? errno_name(result) : NULL;
+    char text[24] = "-";
+
+    if (name) {
+        memcpy(text + 1, name, strlen(name));
+        emit_text(sink, text, strlen(name) + 1, width, left);
+    } else {
+        emit_number(sink, result < 0 ? -(uint64_t)result : (uint64_t)result, 10, false,
+                    result < 0 ? "-" : "", width, left, false);
+    }
+}
+
 static uint64_t argument(va_list *args, int longs, bool is_signed)
 {
     if (longs > 0)
@@ -165,24 +180,10 @@ static void format_into(struct sink *sink, const char *format, va_list *args)
             break;
         case 'p': {
             uint64_t value = va_arg(*args, uint64_t);
-            const char *name = format[1] == 'e' ? errno_name((long)value) : NULL;
-
-            if (format[1] == 'e')
+            
+            if (format[1] == 'e') {
                 format++;
-            if (name) {
-                char text[24];
-                size_t length = 0;
-
-                if ((int64_t)value < 0)
-                    text[length++] = '-';
-                while (*name)
-                    text[length++] = *name++;
-                emit_text(sink, text, length, width, left);
-            } else if (*format == 'e') {
-                bool negative = (int64_t)value < 0;
-
-                emit_number(sink, negative ? -value : value, 10, false, negative ? "-" : "",
-                            width, left, zeros);
+                emit_result(sink, (int64_t)value, width, left);
             } else {
                 emit_number(sink, value, 16, false, "0x", width, left, zeros);
             }

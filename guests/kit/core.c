@@ -22,7 +22,7 @@ void kit_start(struct start_info *info, unsigned long boot_stack_top)
     traps_start();
     result = main();
     if (result)
-        bail("main() returned %d", result);
+        ktap_failed("main() returned %d", result);
     ktap_end();
     shutdown(SHUTDOWN_poweroff);
 }

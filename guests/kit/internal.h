@@ -25,6 +25,9 @@ bool user_trap(struct regs *regs);
 /* From trap_dispatch: an event upcall. */
 void events_upcall(void);
 
+/* A failed check that no line of the program made. */
+void ktap_failed(const char *name, ...) KTAP_PRINTF(1);
+
 /* For last_fault(). */
 void remember_fault(const struct regs *regs);
 

@@ -97,12 +97,21 @@ static bool verdict(const char *file, int line, const char *what, bool passed, c
     printf("%sok %u - ", passed ? "" : "not ", checks);
     vprintf(name, args);
     printf("\n");
-    if (!passed) {
+    if (!passed && file) {
         while ((slash = strchr(file, '/')))
             file = slash + 1;
         diag("%s:%d: %s", file, line, what);
     }
     return passed;
+}
+
+void ktap_failed(const char *name, ...)
+{
+    va_list args;
+
+    va_start(args, name);
+    verdict(NULL, 0, NULL, false, name, args);
+    va_end(args);
 }
 
 #define VERDICT(passed)                                                                        \

@@ -11,7 +11,7 @@
 
 /*
  * %d %i %u %x %X %o %c %s %p %%, with l, ll, z, h, hh; width (or *), precision (strings), 0 and -.
- * The kit's own: %pe prints a pointer-sized errno by name, as in printf("%pe", ERR(result)).
+ * The kit's own: %pe prints the result of a hypercall, errors by name: printf("%pe", ERR(result)).
  */
 int printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int vprintf(const char *format, va_list args) __attribute__((format(printf, 1, 0)));

@@ -19,7 +19,7 @@
  *   }
  *
  * Before main() the kit sets a stack, traps, the syscall callback and shared_info up. When main()
- * returns 0 the domain powers off; another value is a failure (a `Bail out!` line, then off).
+ * returns 0 the domain powers off; another value counts as one more check that failed.
  * A trap that nobody wants prints what and where, and ends the domain with SHUTDOWN_crash.
  *
  * Kernel code runs with events masked until events_on(). There is no floating point and no heap.
