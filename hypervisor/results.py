@@ -49,6 +49,7 @@ DOMAIN_COUNTERS: Final = (
     "entered",
     "hypercalls",
     "merged",
+    "page_faults",
     "share_calls",
     "share_refused",
 )

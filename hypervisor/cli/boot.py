@@ -129,6 +129,6 @@ def _report(session: Session) -> None:
     found = len(session.audited.violations)
     screen.say(
         f"{hv.machine.position:,} instructions; "
-        f"{hv.sharing.counters['cow_faults']:,} copy-on-write faults; "
+        f"{hv.sharing.cow_faults:,} copy-on-write faults; "
         f"audit: {found} violations in {checks:,} checks"
     )

@@ -112,8 +112,7 @@ class _Meeting:
         if kind != "hypercall" or domain is None or domain.exit is not None:
             return
         wanted = self._pages.get(domain.id)
-        counters = domain.counters
-        if wanted is not None and counters["entered"] + counters["merged"] >= wanted:
+        if wanted is not None and domain.entered + domain.merged >= wanted:
             del self._pages[domain.id]
             self.arrived.append(domain)
             self._session.hv.scheduler.pause(domain)
@@ -217,7 +216,6 @@ def _judge(session: Session, moment: Moment, pages: Sequence[bytes]) -> _Verdict
 def _report(session: Session, modules: Sequence[Module], moment: Moment, verdict: _Verdict) -> None:
     screen, hv = session.screen, session.hv
     screen.table(_domain_table(session, modules))
-    counters = hv.sharing.counters
     table = make_table("machine, before any write", [("", "left"), ("frames", "right")])
     for name, value in (
         ("machine memory", hv.frames.total),
@@ -240,29 +238,28 @@ def _report(session: Session, modules: Sequence[Module], moment: Moment, verdict
     screen.say(
         f"{needed:,} frames needed without sharing, {moment.used:,} in use, "
         f"{moment.saved:,} saved ({moment.saved / needed:.0%}); "
-        f"{counters['cow_faults']:,} faults taken; "
+        f"{hv.sharing.cow_faults:,} faults taken; "
         f"contents verified by {verdict.verified} of {DOMAINS} guests; "
         f"audit {'clean' if not found else f'found {found} violations'}"
     )
 
 
 def _domain_table(session: Session, modules: Sequence[Module]) -> Table:
-    columns = [("domain", "left"), ("files", "right"), ("pages", "right"), ("entered", "right")]
-    columns += [("merged", "right"), ("cow faults", "right"), ("still shared", "right")]
+    columns = [("domain", "left"), ("pages", "right"), ("entered", "right")]
+    columns += [("merged", "right"), ("faults", "right"), ("shared", "right")]
     columns += [("frames", "right"), ("checks", "right"), ("exit", "left")]
     table = make_table("domains, at their end", columns)
     for record, module in zip(session.records(), modules, strict=True):
         count = record.counters
         table.add_row(
             f"d{record.id} {record.name}",
-            f"{len(module.names)}",
             f"{len(module.pages()):,}",
             f"{count['entered']:,}",
             f"{count['merged']:,}",
             f"{count['cow_faults']:,}",
             f"{record.shared_mappings:,}",
             f"{record.frames:,}",
-            f"{record.ok_lines} of {record.planned} ok",
+            f"{record.ok_lines}/{record.planned} ok",
             ending_text(record),
         )
     return table

@@ -82,30 +82,27 @@ def machine_options(function: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Where a run writes what machines read. ``trace`` is None if nobody wants it."""
+    """Where a run writes what machines read. ``trace`` writes a line, None if nobody wants it."""
 
-    trace: IO[str] | None
-    _json: IO[str] | None
-    _json_name: str
-
-    @property
-    def wants_json(self) -> bool:
-        """True if ``write_result`` writes anything."""
-        return self._json is not None
+    trace: Callable[[str], object] | None
+    _json: Callable[[str], object] | None
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write the result where ``--json`` says."""
-        if self._json is None:
-            return
+        if self._json is not None:
+            self._json(encode(result))
+
+
+def _writer(stream: IO[str], path: str) -> Callable[[str], object]:
+    """``stream.write``, whose failure names the file."""
+
+    def write(text: str) -> None:
         try:
-            self._json.write(encode(result))
-            self._json.flush()
-        except BrokenPipeError:
-            raise
+            stream.write(text)
         except OSError as error:
-            raise click.ClickException(
-                f"cannot write {self._json_name}: {reason_of(error)}"
-            ) from error
+            raise click.ClickException(f"cannot write {path}: {reason_of(error)}") from error
+
+    return write
 
 
 @contextmanager
@@ -122,12 +119,10 @@ def outputs(trace: str | None, json_: str | None) -> Iterator[Outputs]:
         for path, option in ((trace, "--trace"), (json_, "--json")):
             if path is not None and path != "-":
                 opened.append((open_output(path, option), path))
-        streams = {path: stream for stream, path in opened}
-        streams["-"] = sys.stdout
+        writers = {path: _writer(stream, path) for stream, path in opened}
+        writers["-"] = sys.stdout.write
         yield Outputs(
-            None if trace is None else streams[trace],
-            None if json_ is None else streams[json_],
-            json_ or "",
+            None if trace is None else writers[trace], None if json_ is None else writers[json_]
         )
     finally:
         for stream, path in opened:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Final
 
-from rich.console import Console
+from rich import box
+from rich.console import Console, JustifyMethod
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
@@ -125,15 +126,16 @@ class Screen:
             self._live = Live(console=self.err, auto_refresh=False, transient=True)
             self._live.start()
 
-    def progress(self, text: str) -> None:
-        """What the progress line says now; cheap if called often."""
+    def progress(self, text: Callable[[], str]) -> None:
+        """What the progress line says now; ``text`` is asked only when it is drawn."""
         live = self._live
         if live is None:
             return
         now = time.monotonic()
         if now - self._drawn >= _REFRESH:
             self._drawn = now
-            live.update(Text(text, style="dim", no_wrap=True, overflow="ellipsis"), refresh=True)
+            line = Text(text(), style="dim", no_wrap=True, overflow="ellipsis")
+            live.update(line, refresh=True)
 
     @property
     def shows_progress(self) -> bool:
@@ -151,10 +153,18 @@ class Screen:
 
 
 def make_table(title: str, columns: Sequence[tuple[str, str]]) -> Table:
-    """An empty table; ``columns`` are (heading, "left" or "right")."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    """An empty table that fits 80 columns; ``columns`` are (heading, "left" or "right")."""
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for heading, justify in columns:
-        table.add_column(heading, justify="right" if justify == "right" else "left")
+        side: JustifyMethod = "right" if justify == "right" else "left"
+        table.add_column(heading, justify=side, overflow="fold")
     return table
 
 
@@ -177,7 +187,7 @@ def domain_table(records: Sequence[DomainRecord]) -> Table:
         return _grouped_table(records)
     columns = [("domain", "left")]
     columns += [(heading, "right") for heading, _ in _COLUMNS]
-    table = make_table("domains", [*columns, ("exit", "left")])
+    table = make_table("domains, at their end", [*columns, ("exit", "left")])
     for record in records:
         numbers = [f"{value:,}" for value in _numbers(record)]
         table.add_row(escape(f"d{record.id} {record.name}"), *numbers, ending_text(record))
@@ -186,28 +196,25 @@ def domain_table(records: Sequence[DomainRecord]) -> Table:
 
 _COLUMNS: Final = (
     ("frames", "frames"),
-    ("shared mappings", "shared_mappings"),
+    ("mappings", "shared_mappings"),
     ("entered", "entered"),
     ("merged", "merged"),
     ("refused", "share_refused"),
-    ("cow faults", "cow_faults"),
-    ("instructions", "instructions"),
+    ("faults", "cow_faults"),
 )
+"""Headings, and what is under them: a number of the record or one of its counters. Frames are
+owned ones; mappings and faults are those of shared frames."""
 
 
 def _numbers(record: DomainRecord) -> list[int]:
-    own = {
-        "frames": record.frames,
-        "shared_mappings": record.shared_mappings,
-        "instructions": record.instructions,
-    }
+    own = {"frames": record.frames, "shared_mappings": record.shared_mappings}
     return [own[key] if key in own else record.counters[key] for _, key in _COLUMNS]
 
 
 def _grouped_table(records: Iterable[DomainRecord]) -> Table:
     columns = [("name", "left"), ("domains", "right")]
     columns += [(heading, "right") for heading, _ in _COLUMNS]
-    table = make_table("domains, sums", [*columns, ("exit", "left")])
+    table = make_table("domains, at their end, sums", [*columns, ("exit", "left")])
     groups: dict[tuple[str, str], list[DomainRecord]] = {}
     for record in records:
         groups.setdefault((record.name, ending_text(record)), []).append(record)

@@ -8,10 +8,12 @@ are of a fixed number of instructions, so that nothing a person sees or does cha
 import logging
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import IO, Any, Final
+from typing import Any, Final
+
+import click
 
 from hypervisor.abi import Virq
 from hypervisor.audit import audit
@@ -40,7 +42,7 @@ _MAX_VIOLATIONS: Final = 100
 class Session:
     """A machine and what watches it.
 
-    ``limit`` bounds guest instructions, 0 for none. ``trace`` is a stream for the trace.
+    ``limit`` bounds guest instructions, 0 for none. ``trace`` writes a line of the trace.
 
     Raises:
         MachineError: no machine of that size can be had.
@@ -48,7 +50,11 @@ class Session:
     """
 
     def __init__(
-        self, settings: Settings, limit: int, screen: Screen, trace: IO[str] | None = None
+        self,
+        settings: Settings,
+        limit: int,
+        screen: Screen,
+        trace: Callable[[str], object] | None = None,
     ) -> None:
         self.limit = limit
         self.screen = screen
@@ -62,7 +68,7 @@ class Session:
         self._used = 0
         self._joined: tuple[Domain | None, InteractiveConsole | None] = (None, None)
         if trace is not None:
-            Tracer(self.hv, trace.write)
+            Tracer(self.hv, trace)
         logs.follow(self.hv)
         self.hv.listen(self._happened)
 
@@ -121,14 +127,14 @@ class Session:
         if kind in ("hypercall", "destroy") and self.hv.settings.audit:
             self.audit()
         if self.screen.shows_progress:
-            self.screen.progress(self._progress_text())
+            self.screen.progress(self._progress_text)
 
     def _progress_text(self) -> str:
         hv = self.hv
         return (
-            f"{len(hv.domains)} domains, {hv.machine.position:,} instructions, "
-            f"{hv.frames.total - hv.frames.free:,} of {hv.frames.total:,} frames in use, "
-            f"{hv.sharing.saved:,} saved, {hv.sharing.counters['cow_faults']:,} faults"
+            f"{len(hv.domains)} domains  {hv.sharing.saved:,} frames saved  "
+            f"{hv.sharing.cow_faults:,} faults  "
+            f"{hv.machine.position:,} instructions"
         )
 
     # -- running ---------------------------------------------------------------------------
@@ -138,6 +144,10 @@ class Session:
 
         What goes wrong in the hypervisor ends the run and is kept in ``error``; with ``--log
         debug`` the traceback is logged.
+
+        Raises:
+            OSError: a console or the trace cannot be written.
+            click.ClickException: the same, with the file's name.
         """
         self.finished = False
         with self._interruptible():
@@ -151,6 +161,8 @@ class Session:
                     self._used += self.hv.machine.position - before
                     if self.finished and self._typed():
                         self.finished = False
+            except (OSError, click.ClickException):
+                raise  # only what writes consoles and the trace does any input or output
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug of ours
                 self.fail(error)
 

@@ -230,6 +230,7 @@ def test_nonsense_machine_memory(size):
         (gzip.compress(b"not an image"), ""),
         (gzip.compress(b"x" * 100_000)[:-20], "gzip"),
     ],
+    ids=("empty", "head", "garbage", "packed", "cut"),
 )
 def test_bad_images(tmp_path, contents, why):
     image = tmp_path / "image"
@@ -297,8 +298,9 @@ def test_unwritable_outputs(tmp_path, option):
     is_one_error(run("boot", "hello", option, wanted), option, str(wanted))
 
 
-def test_a_full_disk():
-    result = command("boot", "hello", "--json", "/dev/full")
+@pytest.mark.parametrize("option", ["--json", "--trace"])
+def test_a_full_disk(option):
+    result = command("boot", "share", option, "/dev/full")
     assert result.returncode == 2
     assert b"cannot write /dev/full: No space left on device" in result.stderr
     assert b"Traceback" not in result.stderr

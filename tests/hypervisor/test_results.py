@@ -119,7 +119,7 @@ def test_tables_are_not_cut_in_pipes(tmp_path):
     path = tmp_path / "table"
     with path.open("w") as stream:
         many = Counter(dict.fromkeys(("entered", "merged", "share_refused", "cow_faults"), 10**12))
-        rows = [record(CRASH, counters=many, instructions=10**12) for _ in range(3)]
+        rows = [record(CRASH, counters=many, frames=10**12) for _ in range(3)]
         make_console(stream).print(domain_table(rows))
     text = path.read_text()
     assert "…" not in text
