@@ -39,6 +39,8 @@ _MACHINE_ROOM: Final = 16 << 20
 """Bytes of machine memory beyond its domains', for the hypervisor and for sharing."""
 _PAGE_FAULT: Final = 14
 _REPORTED: Final = frozenset({"crash", "watchdog"})
+_ASKED: Final = "(SCHEDOP_shutdown)"
+"""The end of a crash report's first line if the guest itself asked for it (``shutdown``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +174,9 @@ class Run:
         if exit_ is None:
             running = domain.state is State.RUNNABLE or not self.finished
             return (Ending.LIMIT if running else Ending.STUCK), ""
-        if exit_.report:
-            return Ending.CRASHED, exit_.report.partition("\n")[0]
+        first = exit_.report.partition("\n")[0]
+        if first and not first.endswith(_ASKED):
+            return Ending.CRASHED, first
         if exit_.reason in _REPORTED:
             return Ending.REPORTED, ""
         return Ending.CLEAN, ""

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
@@ -71,7 +71,7 @@ def _child(pipe: Connection, work: Work) -> None:
 
 def run_all(
     tasks: Sequence[Task], jobs: int, timeout: float | None = None
-) -> Iterator[tuple[int, Result]]:
+) -> Generator[tuple[int, Result], None, None]:
     """Run all tasks, ``jobs`` at a time; yields (index, result) as they are finished.
 
     ``timeout``: seconds of host time for each. Closing the iterator ends what still runs.

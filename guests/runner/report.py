@@ -274,6 +274,28 @@ def table(outcomes: Sequence[Outcome]) -> "Table":
     return made
 
 
+def plain_table(outcomes: Sequence[Outcome]) -> list[str]:
+    """The same as lines of text, for pipes and logs: nothing is folded or cut."""
+    both = any(outcome.comparison for outcome in outcomes)
+    wheres = list(dict.fromkeys(r.where for o in outcomes for r in o.results))
+    rows = [["program", *wheres, *(["agree?"] if both else []), "seconds", "what"]]
+    for outcome in outcomes:
+        row = [outcome.program.id]
+        for where in wheres:
+            result = outcome.on(where)
+            left_out = where == XEN and outcome.comparison == "not on xen"
+            row.append("-" if result is None or left_out else result.expectation)
+        if both:
+            row.append(outcome.comparison)
+        row.append(f"{sum(r.seconds for r in outcome.results):.2f}")
+        rows.append([*row, " ".join(what(outcome).split())])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def _comparison_style(comparison: str) -> str:
     return {"differ": "bold red", "documented": "yellow", "agree": "green"}.get(comparison, "dim")
 

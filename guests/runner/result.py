@@ -86,25 +86,27 @@ def shorten(text: str, most: int = MAX_SHOWN) -> str:
     return "\n".join([*lines[:head], left_out, *lines[-tail:]])
 
 
-def evidence(result: Result, consoles: bool = True) -> str:
-    """What a person wants to see of a failure: verdicts, consoles, crash report, walk, command."""
+def evidence(result: Result, full: bool = True) -> str:
+    """What a person wants to see of a failure: verdicts, consoles, crash report, walk, command.
+
+    Without ``full`` only the verdict, its reason, where the rest is, and the command.
+    """
     lines = [f"{result.id}: {result.expectation} on {result.where}"]
     if result.reason:
         lines[0] += f": {result.reason}"
     several = len(result.domains) > 1
-    for domain in result.domains:
+    for domain in result.domains if full else ():
         if several:
             because = f": {domain.reason}" if domain.reason else ""
             lines.append(f"--- domain {domain.name}: {domain.verdict.value}{because}")
-        if consoles:
-            lines.append(f"--- console{f' of {domain.name}' if several else ''}")
-            lines.append(shorten(domain.console) or "(nothing was printed)")
+        lines.append(f"--- console{f' of {domain.name}' if several else ''}")
+        lines.append(shorten(domain.console) or "(nothing was printed)")
         if domain.report:
             lines += ["--- crash report", domain.report.rstrip("\n")]
         if domain.last_fault and domain.last_fault not in domain.report:
             lines += ["--- last page fault", domain.last_fault]
     if result.artifacts:
-        lines.append(f"evidence in {result.artifacts}")
+        lines.append(f"  evidence in {result.artifacts}")
     if result.repeat:
-        lines.append(f"repeat with: {result.repeat}")
+        lines.append(f"  repeat with: {result.repeat}")
     return "\n".join(lines)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 
 from emu.errors import CowbirdError
-from hypervisor.cli import asm, boot, demo, guests, logs
+from hypervisor.cli import asm, boot, demo, guests, logs, new_guest, test
 from hypervisor.cli.exitcodes import EXIT_CODES, USAGE, help_text
 from hypervisor.results import Outcome
 
@@ -93,7 +93,14 @@ def cli() -> None:
     """
 
 
-for _command in (boot.boot, demo.demo, guests.guests, asm.asm):
+for _command in (
+    boot.boot,
+    demo.demo,
+    guests.guests,
+    asm.asm,
+    test.test,
+    new_guest.new_guest,
+):
     cli.add_command(_command)
 
 

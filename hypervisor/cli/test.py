@@ -1,0 +1,278 @@
+"""``cowbird test``: run guest-level test programs, here and on the real Xen.
+
+All mechanism is in ``guests.runner``; this reads the options, shows progress, and prints. The
+runner is loaded when a run begins, so that the other commands and ``--help`` do not pay for it.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import click
+
+from hypervisor.cli.options import open_output
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from guests.runner.report import Outcome
+
+FAILED: Final = 1
+NOTHING: Final = 5
+"""No program was collected, as pytest has it."""
+
+_EPILOG: Final = """\b
+Manifest, at the head of a source ('; cowbird: key = value', '// cowbird: ...'), or in NAME.toml:
+  description = TEXT        expected = PASS | FAIL | SKIP | ERROR | CRASH | TIMEOUT
+  environments = pv64, xen  oracle = yes | no: REASON     difference = REASON
+  domains = N | names       memory = 8M    machine-memory = 64M    limit = 20M
+  cmdline = TEXT            module = FILE  (also for one domain: cmdline.NAME, kernel.NAME)
+  groups, zero-only, opaque, hash-bits, seed, slice: settings of the machine
+
+\b
+Exit codes:
+    0  every program came to what its manifest expects (and Xen agrees, if asked)
+    1  some did not
+    2  bad usage, a path that is missing, or no QEMU or Xen for --on xen
+    5  no program was found
+  130  interrupted by Ctrl-C
+"""
+
+
+if TYPE_CHECKING:
+    _CountType = click.ParamType[int]
+else:  # not generic before click 8.4
+    _CountType = click.ParamType
+
+
+class _Count(_CountType):
+    """Instructions, as ``5M`` or ``100_000``."""
+
+    name = "count"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """A number of instructions."""
+        from guests.runner.manifest import count
+
+        if isinstance(value, int):
+            return value
+        try:
+            return count(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+@click.command(epilog=_EPILOG)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(0, 256),
+    default=0,
+    metavar="N",
+    help="Programs at once.  [default: one per CPU]",
+)
+@click.option(
+    "-k", "expression", default="", metavar="EXPR", help="Only ids that fit: 'tlb and not nx'."
+)
+@click.option(
+    "--on",
+    "where",
+    type=click.Choice(["cowbird", "xen", "both"]),
+    default="cowbird",
+    show_default=True,
+    help="Where to run: here, on the real Xen under QEMU, or on both, compared.",
+)
+@click.option(
+    "--limit", type=_Count(), metavar="N", help="Instructions, in place of every manifest's limit."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0.1, 86400),
+    metavar="SECONDS",
+    help="Host time for one program: the bound on Xen (30), a last resort here (300).",
+)
+@click.option("-x", "stop", is_flag=True, help="Stop at the first program not as expected.")
+@click.option("--keep-going", "keep_going", is_flag=True, help="Run all, whatever fails (default).")
+@click.option("-v", "--verbose", is_flag=True, help="Show consoles and crash reports of failures.")
+@click.option("--list", "only_list", is_flag=True, help="Only list what would be run.")
+@click.option("--junit", metavar="FILE", help="Write JUnit XML.")
+@click.option(
+    "--json", "json_", metavar="FILE", help="Write the results (cowbird.test/1); '-' is stdout."
+)
+@click.option(
+    "--artifacts",
+    default=".cowbird",
+    show_default=True,
+    metavar="DIR",
+    help="Folder for the evidence of failures: trace, consoles, crash reports, image.",
+)
+def test(
+    paths: tuple[str, ...],
+    jobs: int,
+    expression: str,
+    where: str,
+    limit: int | None,
+    timeout: float | None,
+    stop: bool,
+    keep_going: bool,
+    verbose: bool,
+    only_list: bool,
+    junit: str | None,
+    json_: str | None,
+    artifacts: str,
+) -> int:
+    """Run the guest-level test programs in PATH... and judge what they print.
+
+    A program is a source (.asm, .c) with a manifest at its head, or an image with one beside it;
+    directories are searched. A file named by itself needs no manifest.
+    """
+    from guests.runner.collect import collect, select
+    from guests.runner.suite import WHERE, Options, run_suite
+
+    if stop and keep_going:
+        raise click.UsageError("-x and --keep-going exclude each other")
+    if "" in paths:
+        raise click.BadParameter("an empty path", param_hint="PATH")
+    found = collect([Path(path) for path in paths])
+    programs = select(found, expression)
+    if not programs:
+        left_out = f" ({len(found)} do not fit -k {expression!r})" if found else ""
+        click.echo(f"cowbird: no test programs in {', '.join(paths)}{left_out}", err=True)
+        return NOTHING
+    if only_list:
+        width = max(len(program.id) for program in programs)
+        for program in programs:
+            about = program.error or program.manifest.description
+            click.echo(f"{program.id:<{width}}  {about}".rstrip())
+        return 0
+    streams = [
+        None if path is None or path == "-" else open_output(path, option)
+        for path, option in ((junit, "--junit"), (json_, "--json"))
+    ]
+    options = Options(WHERE[where], jobs, limit, timeout, Path(artifacts), stop)
+    start = time.perf_counter()
+    out = _Out(len(programs), verbose, to_stderr="-" in (junit, json_))
+    outcomes: list[Outcome] = []
+    interrupted = False
+    try:
+        for outcome in run_suite(programs, options):
+            outcomes.append(outcome)
+            out.done(outcome)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        out.close()
+    place = {program.id: number for number, program in enumerate(programs)}
+    outcomes.sort(key=lambda outcome: place[outcome.program.id])
+    seconds = time.perf_counter() - start
+    code = 130 if interrupted else 0 if all(o.good for o in outcomes) else FAILED
+    out.finish(outcomes, seconds, len(programs) - len(outcomes))
+    _write(outcomes, code, seconds, streams, (junit, json_))
+    return code
+
+
+def _write(
+    outcomes: "list[Outcome]",
+    code: int,
+    seconds: float,
+    streams: "Sequence[IO[str] | None]",
+    names: tuple[str | None, str | None],
+) -> None:
+    from guests.runner import report
+
+    texts = []
+    if names[0] is not None:
+        texts.append((names[0], streams[0], report.junit(outcomes).decode("utf-8")))
+    if names[1] is not None:
+        texts.append((names[1], streams[1], report.encode(report.as_json(outcomes, code, seconds))))
+    for name, stream, text in texts:
+        target = sys.stdout if stream is None else stream
+        try:
+            target.write(text)
+            target.flush()
+            if stream is not None:
+                target.close()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise click.ClickException(f"cannot write {name}: {error.strerror or error}") from error
+
+
+class _Out:
+    """What a person sees. rich is loaded only where the output is a terminal."""
+
+    def __init__(self, total: int, verbose: bool, to_stderr: bool) -> None:
+        self._total = total
+        self._verbose = verbose
+        self._err = to_stderr
+        self._done = self._bad = 0
+        stream = sys.stderr if to_stderr else sys.stdout
+        self._terminal = stream.isatty()
+        self._live: Live | None = None
+        if self._terminal:
+            from rich import live
+            from rich.console import Console
+
+            self._console = Console(file=stream, highlight=False)
+            if total > 1:
+                self._live = live.Live(console=self._console, auto_refresh=False, transient=True)
+                self._live.start()
+                self._show()
+
+    def _show(self) -> None:
+        if self._live is not None:
+            from rich.text import Text
+
+            bad = f", {self._bad} not as expected" if self._bad else ""
+            text = f"{self._done} of {self._total} programs{bad}"
+            self._live.update(Text(text, style="dim"), refresh=True)
+
+    def say(self, text: str) -> None:
+        """Print lines above the progress."""
+        if self._terminal:
+            self._console.print(text, markup=False, soft_wrap=True)
+        else:
+            click.echo(text, err=self._err)
+
+    def done(self, outcome: "Outcome") -> None:
+        """A program is complete: count it, and tell of it if it is not as expected."""
+        from guests.runner.report import what
+        from guests.runner.result import evidence
+
+        self._done += 1
+        if not outcome.good:
+            self._bad += 1
+            told = False
+            for result in outcome.results:
+                if result.good and outcome.comparison != "differ":
+                    continue
+                told = True
+                self.say(evidence(result, full=self._verbose))
+            if outcome.comparison == "differ" or not told:
+                self.say(f"{outcome.program.id}: {what(outcome)}")
+            self.say("")
+        self._show()
+
+    def close(self) -> None:
+        """Take the progress line away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def finish(self, outcomes: "list[Outcome]", seconds: float, left: int) -> None:
+        """The table and the summary."""
+        from guests.runner.report import plain_table, summary, table
+
+        if self._terminal:
+            self._console.print(table(outcomes))
+        else:
+            for line in plain_table(outcomes):
+                self.say(line)
+        if left:
+            self.say(f"{left} programs were not run")
+        self.say(summary(outcomes, seconds))
