@@ -77,7 +77,8 @@ class Dispatcher:
                 result = _EFAULT
         domain.recent.append((hv.machine.position, name, result))
         if hv.listeners:
-            hv.emit("hypercall", domain, name=name, result=result, arguments=arguments)
+            taken = arguments if entry is None else arguments[: entry.arguments]
+            hv.emit("hypercall", domain, name=name, result=result, arguments=taken)
         return result
 
 

@@ -210,6 +210,7 @@ class Hypervisor:
             )
         del self.domains[domain.id]
         self.counters["domains_destroyed"] += 1
+        self.emit("destroy", domain)
 
     def run(self, limit: int | None = None) -> bool:
         """Run all domains until none can run; ``limit`` bounds guest instructions in all.
