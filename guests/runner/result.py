@@ -86,6 +86,12 @@ def shorten(text: str, most: int = MAX_SHOWN) -> str:
     return "\n".join([*lines[:head], left_out, *lines[-tail:]])
 
 
+def _walked(domain: DomainResult) -> bool:
+    """True if the crash report already has the walk of that address."""
+    walk = domain.last_fault.partition("walk of ")[2]
+    return f"walk of {walk.partition(' ')[0]} " in domain.report
+
+
 def evidence(result: Result, full: bool = True) -> str:
     """What a person wants to see of a failure: verdicts, consoles, crash report, walk, command.
 
@@ -103,7 +109,7 @@ def evidence(result: Result, full: bool = True) -> str:
         lines.append(shorten(domain.console) or "(nothing was printed)")
         if domain.report:
             lines += ["--- crash report", domain.report.rstrip("\n")]
-        if domain.last_fault and domain.last_fault not in domain.report:
+        if domain.last_fault and not _walked(domain):
             lines += ["--- last page fault", domain.last_fault]
     if result.artifacts:
         lines.append(f"  evidence in {result.artifacts}")
