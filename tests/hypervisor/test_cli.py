@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -335,6 +336,48 @@ def test_several_consoles_have_prefixes_and_no_colour_in_a_pipe():
     assert "\x1b" not in text
     assert "copy-on-write" in text  # and the table above is not cut:
     assert "…" not in text
+
+
+def on_a_terminal(*arguments, typed=b"", **environment):
+    """Run with a pseudo-terminal as all three streams; gives what it showed and the code."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypervisor", *map(str, arguments)],
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "90", **environment},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    os.write(ours, typed)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # how Linux says that the other side has closed
+        pass
+    finally:
+        os.close(ours)
+    return shown, process.wait(timeout=60)
+
+
+def test_a_terminal_gets_colours_and_progress():
+    shown, code = on_a_terminal("boot", "hello", "--domains", 2)
+    assert code == 0
+    assert b"\x1b[32md1 hello | " in shown
+    assert b"instructions\x1b[0m" in shown
+    assert b"\x1b[?25h" in shown, "the cursor is back"
+    plain, _ = on_a_terminal("boot", "hello", "--domains", 2, NO_COLOR="1")
+    assert b"\x1b[3" not in plain
+
+
+def test_keys_reach_the_only_guest(source):
+    shown, code = on_a_terminal("boot", source(cli_guests.ECHO), typed=b"k")
+    assert code == 0
+    assert shown.count(b"k") == 2, (
+        "once from the terminal, before the guest ran, once from the guest"
+    )
 
 
 def test_guests_do_not_steer_the_terminal(source):
