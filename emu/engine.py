@@ -8,8 +8,8 @@ Quirks of Unicorn 2.1.4 that have their one home here:
 
 - ``old_exception`` keeps the last vector, so that the second fault of a run would arrive as #DF
   and the third end it silently (upstream issue 1883): reset after every trap (``_on_interrupt``).
-- ``syscall`` adds 2 to RIP *after* its hook: undone in ``_syscall_callback``, so that a handler sees and
-  sets RIP as the architecture has it.
+- ``syscall`` adds 2 to RIP *after* its hook: undone in ``_syscall_callback``, so that a handler
+  sees and sets RIP as the architecture has it.
 - IN and OUT never fault: turned into a trap by arming an I/O breakpoint from within the
   instruction's hook (``_on_port``).
 - #UD hooks swallow Python errors; every callback here records them itself (``_guard``).

@@ -15,6 +15,7 @@ from emu.units import MFN, VA
 if TYPE_CHECKING:
     from hypervisor.console import Console
 
+_NULL = VA(0)
 NO_FRAME = MFN(0)
 """Frame 0 is the hypervisor's, so that it can stand for "none"."""
 
@@ -116,10 +117,10 @@ class Domain:
     """Registered and kept; the emulated CPU has no SYSCALL in compatibility mode."""
     sysenter_callback: Callback | None = None
     kernel_ss: int = 0
-    kernel_sp: VA = VA(0)
+    kernel_sp: VA = _NULL
     gdt_frames: tuple[MFN, ...] = ()
     gdt_entries: int = 0
-    ldt_base: VA = VA(0)
+    ldt_base: VA = _NULL
     ldt_entries: int = 0
     iopl: int = 0
     """Virtual I/O privilege level, 0..3."""

@@ -24,5 +24,5 @@ class OutOfFrames(CowbirdError):
         self.free = free
 
 
-class GuestFault(Exception):  # noqa: N818 - it carries an errno to a hypercall's return value
+class GuestFault(Exception):
     """A guest pointer did not hold; hypercall code lets it rise and the guest gets ``-EFAULT``."""

@@ -164,8 +164,9 @@ class FrameTable:
     def release(self, mfn: MFN, *, dirty: bool = False) -> None:
         """Put a frame that nothing refers to on the free list, scrubbed.
 
-        ``dirty``: the caller knows that it is not zero, and a look at it is saved. Scrubbed means zeroed, and no translated code is left from it: contents and code of one
-        domain never reach the next.
+        Scrubbed means zeroed, and no translated code is left from it: contents and code of one
+        domain never reach the next. ``dirty``: the caller knows that it is not zero, and a look
+        at it is saved.
         """
         if dirty:
             self._memory.clear_frame(mfn)

@@ -16,7 +16,7 @@ Function = Callable[..., int | None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One hypercall: its number and Xen's name, its function, how many arguments it takes (0..6)."""
+    """One hypercall: number, Xen's name, function, how many arguments it takes (0..6)."""
 
     number: Hypercall
     name: str

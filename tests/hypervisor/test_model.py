@@ -31,6 +31,7 @@ from tests.hypervisor.handmade import RO, RW, Handmade, Space
 PAGES = 6
 CONTENTS = [bytes(PAGE_SIZE)] + [bytes([i]) * PAGE_SIZE for i in (1, 2, 3)]
 COW = 0x200
+NEVER_MAPPED = PAGES + 3
 
 
 @dataclass
@@ -57,7 +58,7 @@ class SharingModel(RuleBasedStateMachine):
 
     @initialize(
         groups=st.integers(1, 2),
-        zero_only=st.booleans(),
+        zero_only=st.sampled_from([False, False, False, True]),
         opaque=st.booleans(),
         hash_bits=st.sampled_from([64, 64, 0, 1]),
     )
@@ -81,7 +82,10 @@ class SharingModel(RuleBasedStateMachine):
     @rule()
     def create(self) -> None:
         guest = Handmade(self.hv, PAGES)
-        self.domains.append(Modelled(guest, [(guest.space, [(0, False)] * PAGES)]))
+        contents = [i % len(CONTENTS) for i in range(PAGES)]
+        for i, content in enumerate(contents):
+            guest.write(guest.va(i), CONTENTS[content])
+        self.domains.append(Modelled(guest, [(guest.space, [(c, False) for c in contents])]))
 
     @rule(d=st.integers(0, 3), page=st.integers(0, PAGES - 1), content=st.integers(0, 3))
     def write(self, d: int, page: int, content: int) -> None:
@@ -121,6 +125,11 @@ class SharingModel(RuleBasedStateMachine):
             assert answer == (1 if merged and not self.machine_settings.opaque else 0)
             domain.pages[page] = (old[0], True)
 
+    @rule(d=st.integers(0, 3))
+    def share_everything(self, d: int) -> None:
+        for page in range(PAGES):
+            self.share(d, page)
+
     @rule(d=st.integers(0, 3), page=st.integers(0, PAGES - 1))
     def unmap(self, d: int, page: int) -> None:
         domain = self.pick(d)
@@ -154,18 +163,19 @@ class SharingModel(RuleBasedStateMachine):
         assert guest.update(where, mfn << PAGE_SHIFT | RO | COW) == 0
         domain.pages[where] = old
 
-    @rule(d=st.integers(0, 3), other=st.integers(0, 3), page=st.integers(0, PAGES - 1))
-    def guess(self, d: int, other: int, page: int) -> None:
-        """A domain maps a frame that is only another's: refused, and nothing changes."""
+    @rule(d=st.integers(0, 3), other=st.integers(0, 3))
+    def guess(self, d: int, other: int) -> None:
+        """A domain maps what only another maps, shared or not: refused, and nothing changes."""
         thief, victim = self.pick(d), self.pick(other)
-        free_page = next((i for i, p in enumerate(thief.pages) if p is None), None)
-        entry = victim.guest.entry(page)
-        mfn = victim.guest.mfn(page)
-        if thief is victim or free_page is None or not entry & 1:
+        if thief is victim:
             return
-        if mfn in thief.guest.domain.shared:
-            return
-        assert thief.guest.update(free_page, mfn << PAGE_SHIFT | RO) == -Errno.EBUSY
+        for page, there in enumerate(victim.pages):
+            mfn = victim.guest.mfn(page)
+            if there is not None and mfn not in thief.guest.domain.shared:
+                for flags in (RO, RW):
+                    assert thief.guest.update(NEVER_MAPPED, mfn << PAGE_SHIFT | flags) == (
+                        -Errno.EBUSY
+                    )
 
     @rule(d=st.integers(0, 3))
     def fork(self, d: int) -> None:
@@ -258,8 +268,8 @@ class SharingModel(RuleBasedStateMachine):
 
 TestSharingModel = SharingModel.TestCase
 TestSharingModel.settings = settings(
-    max_examples=60,
-    stateful_step_count=40,
+    max_examples=80,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
