@@ -28,6 +28,7 @@ _REGISTERS: Final = tuple(_ARGUMENTS[:count] for count in range(7))
 _ENOSYS: Final = -int(Errno.ENOSYS)
 _EFAULT: Final = -int(Errno.EFAULT)
 _MULTICALL: Final = struct.Struct("<8Q")
+_RESULT: Final = struct.Struct("<Q")
 _RESULT_OFFSET: Final = 8
 MAX_MULTICALL: Final = 1 << 16
 """Entries of one multicall; beyond it the caller gets -E2BIG (bounded work for one call)."""
@@ -101,7 +102,7 @@ def multicall(hv: "Hypervisor", domain: Domain, calls: int, count: int) -> int |
             result = hv.dispatch.invoke(domain, number, arguments)
         if result is None:
             return None
-        hv.guest.write(domain, at + _RESULT_OFFSET, struct.pack("<q", result))
+        hv.guest.write(domain, at + _RESULT_OFFSET, _RESULT.pack(result & _M64))
         if domain.exit is not None or not domain.kernel_mode:
             break
     return 0

@@ -26,7 +26,6 @@ from emu.paging import PTE_A, PTE_AVL, PTE_D, PTE_G, PTE_MFN_MASK, PTE_NX, PTE_P
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
-    HYPERVISOR_VIRT_START,
     L4_FIRST_XEN_SLOT,
     L4_LAST_XEN_SLOT,
     DomId,
@@ -46,6 +45,8 @@ _DISALLOWED: Final = ~_ALLOWED & ((1 << 64) - 1)
 _SAME_RIGHTS: Final = PTE_A | PTE_D | PTE_AVL | GUEST_KERNEL | PTE_G
 """Bits that may change without another look at the frame."""
 
+_NOT_THE_GUESTS: Final = 1 << 47
+"""From here to ``HYPERVISOR_VIRT_END`` no linear address is a guest's, as in Xen."""
 _COW: Final = int(DomId.COW)
 _WRITABLE: Final = int(PageType.WRITABLE)
 _L4: Final = int(PageType.L4)
@@ -370,9 +371,10 @@ class Paging:
         """The L1 table and index that map ``va`` in the domain's kernel address space.
 
         The third value is True if no other path of this address space leads to that table. None
-        if an upper level is absent or ``va`` is the hypervisor's.
+        if an upper level is absent, or ``va`` is the hypervisor's or not canonical (whose entry
+        would be that of another address, and the flush one of no address).
         """
-        if HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END:
+        if _NOT_THE_GUESTS <= va < HYPERVISOR_VIRT_END:
             return None
         words = self._words
         e4 = words[domain.table * ENTRIES + (va >> 39 & 511)]

@@ -122,7 +122,7 @@ class Scheduler:
     def register_time_area(self, domain: Domain, area: int) -> None:
         """Keep a second copy of the time at the domain's linear address ``area``."""
         self._time_areas[domain.id] = area
-        del self._refreshed[domain.id]
+        self._refreshed.pop(domain.id, None)
         self._write_time(domain)
 
     # -- timers ----------------------------------------------------------------------------
