@@ -18,6 +18,15 @@ def source(tmp_path: Path, text: str, name: str = "a.asm") -> Path:
     return path
 
 
+def refusal(path: Path) -> str:
+    """Why a manifest is refused; empty if it is not."""
+    try:
+        read_source(path)
+    except ManifestError as error:
+        return str(error)
+    return ""
+
+
 def test_every_key(tmp_path: Path) -> None:
     path = source(
         tmp_path,
@@ -155,10 +164,8 @@ def test_any_head_is_a_manifest_or_one_line(
 ) -> None:
     path = tmp_path_factory.mktemp("m") / "x.asm"
     path.write_bytes((before + text).encode("utf-8", "surrogatepass"))
-    try:
-        read_source(path)
-    except ManifestError as error:
-        assert re.match(re.escape(str(path)) + r":\d+: ", str(error))
+    message = refusal(path)
+    assert not message or re.match(re.escape(str(path)) + r":\d+: ", message)
 
 
 @given(st.sampled_from(KEYS), st.text(max_size=40))
@@ -168,10 +175,8 @@ def test_any_value_is_read_or_refused(
     path = tmp_path_factory.mktemp("m") / "x.asm"
     line = f"; cowbird: {key} = {value}"
     path.write_bytes(line.encode("utf-8", "surrogatepass"))
-    try:
-        read_source(path)
-    except ManifestError as error:
-        assert str(error).startswith(f"{path}:")
+    message = refusal(path)
+    assert not message or message.startswith(f"{path}:")
 
 
 # -- collecting ---------------------------------------------------------------------------------
@@ -213,9 +218,9 @@ def test_k(tmp_path: Path, expression: str, ids: list[str]) -> None:
 
 @given(st.lists(st.sampled_from(["and", "or", "not", "(", ")", "a", "tlb"]), max_size=12))
 def test_any_expression_is_read_or_refused(words: list[str]) -> None:
+    message = ""
     try:
-        chosen = selector(" ".join(words))
+        selector(" ".join(words))("tlb/a")
     except CollectError as error:
-        assert str(error).startswith("-k")
-    else:
-        assert chosen("tlb/a") in (True, False)
+        message = str(error)
+    assert not message or message.startswith("-k")
