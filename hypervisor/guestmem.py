@@ -79,12 +79,31 @@ class GuestMemory:
             length -= part
         return b"".join(parts)
 
+    def read_for_update(self, domain: Domain, va: int, length: int) -> bytes:
+        """``read``, of memory that will be written: it is known afterwards that it can be.
+
+        Raises:
+            GuestFault: some of it may not be read or not be written.
+        """
+        if (va & PAGE_MASK) + length <= PAGE_SIZE:
+            at = self.translate(domain, va, write=True)
+            return bytes(self._memory.bytes[at : at + length])
+        data = self.read(domain, va, length)
+        self.write(domain, va, data)
+        return data
+
     def write(self, domain: Domain, va: int, data: bytes) -> None:
         """Copy ``data`` to the guest's linear address ``va``; all of it or nothing.
 
         Raises:
             GuestFault: some of it may not be written.
         """
+        length = len(data)
+        if (va & PAGE_MASK) + length <= PAGE_SIZE:
+            at = self.translate(domain, va, write=True)
+            self._memory.bytes[at : at + length] = data
+            self._coherence.wrote(mfn_of(at))
+            return
         places: list[tuple[MA, int, int]] = []
         done = 0
         while done < len(data):

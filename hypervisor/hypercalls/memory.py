@@ -21,6 +21,7 @@ from hypervisor.abi import (
     MACH2PHYS_VIRT_START,
     AddToPhysmap,
     ArchSharedInfo,
+    DomId,
     Errno,
     Hypercall,
     MachphysMapping,
@@ -59,6 +60,12 @@ _M2P_EXTENT: Final = 1 << (21 - PAGE_SHIFT)
 """Frames of M2P that one entry of ``machphys_mfn_list`` stands for."""
 _MAX_PFN: Final = offset_of(SharedInfo, "arch") + offset_of(ArchSharedInfo, "max_pfn")
 
+_SELF: Final = int(DomId.SELF)
+_RESERVATION: Final = struct.Struct("<QQIIH6x")
+"""``MemoryReservation``, unpacked at once: the call of every copy-on-write."""
+if _RESERVATION.size != size_of(MemoryReservation):
+    raise TypeError("xen_memory_reservation is not what _RESERVATION says")
+
 _EPERM: Final = -int(Errno.EPERM)
 _ESRCH: Final = -int(Errno.ESRCH)
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -89,18 +96,26 @@ def memory_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> 
 class _Request:
     """A readable and permitted reservation: whose, which extents, and where they may lie."""
 
-    def __init__(self, hv: "Hypervisor", owner: Domain, raw: MemoryReservation) -> None:
+    __slots__ = ("count", "limit", "list", "on_demand", "order", "owner", "possible")
+
+    def __init__(
+        self, hv: "Hypervisor", owner: Domain, extents: int, count: int, order: int, flags: int
+    ) -> None:
         self.owner = owner
-        self.list = raw.extent_start
-        self.count = raw.nr_extents
-        self.order = raw.extent_order
-        self.limit = hv.frames.total
+        self.list = extents
+        self.count = count
+        self.order = order
+        total = hv.frames.total
+        self.limit = total
         """Frames from here on may not be given (the guest named a width of addresses)."""
-        bits = raw.mem_flags & _ADDRESS_BITS
-        self.possible = not bits or bits > PAGE_SHIFT or 1 << bits >= hv.frames.total << PAGE_SHIFT
-        if PAGE_SHIFT < bits < 64:
-            self.limit = min(self.limit, 1 << (bits - PAGE_SHIFT))
-        self.on_demand = bool(raw.mem_flags & XenMemF.populate_on_demand)
+        self.possible = True
+        self.on_demand = False
+        if flags:
+            bits = flags & _ADDRESS_BITS
+            self.possible = not bits or bits > PAGE_SHIFT or 1 << bits >= total << PAGE_SHIFT
+            if PAGE_SHIFT < bits < 64:
+                self.limit = min(total, 1 << (bits - PAGE_SHIFT))
+            self.on_demand = bool(flags & XenMemF.populate_on_demand)
 
     def at(self, index: int) -> int:
         """Address of a number in the extent list."""
@@ -111,20 +126,22 @@ def _reservation(
     hv: "Hypervisor", domain: Domain, reserve: "Reserve", start: int, argument: int
 ) -> int:
     try:
-        raw = read(MemoryReservation, hv.guest.read(domain, argument, size_of(MemoryReservation)))
+        extents, count, order, flags, domid = _RESERVATION.unpack(
+            hv.guest.read(domain, argument, _RESERVATION.size)
+        )
     except GuestFault:
         return start
-    if raw.nr_extents > 0xFFFF_FFFF >> _COMMAND_BITS or start >= raw.nr_extents:
+    if count > 0xFFFF_FFFF >> _COMMAND_BITS or start >= count:
         return start
-    owner = foreign(hv, domain, raw.domid)
-    if isinstance(owner, int) or raw.extent_order > MAX_ORDER:
+    owner = domain if domid == _SELF else foreign(hv, domain, domid)
+    if isinstance(owner, int) or order > MAX_ORDER:
         return start
-    request = _Request(hv, owner, raw)
+    request = _Request(hv, owner, extents, count, order, flags)
     if not request.possible:
         return start
     done = start
     try:
-        while done < request.count and reserve(hv, domain, request, done):
+        while done < count and reserve(hv, domain, request, done):
             done += 1
     except GuestFault:
         pass
@@ -160,8 +177,7 @@ def _populate(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -
     if request.on_demand:
         return False
     at = request.at(index)
-    (pfn,) = _PFN.unpack(hv.guest.read(domain, at, _PFN.size))
-    hv.guest.translate(domain, at, write=True)
+    (pfn,) = _PFN.unpack(hv.guest.read_for_update(domain, at, _PFN.size))
     given = _allocate(hv, request.owner, request.order, request.limit)
     for i, mfn in enumerate(given):
         hv.frames.set_m2p(mfn, pfn + i)
@@ -176,7 +192,7 @@ def _decrease(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -
 
 
 def _remove(hv: "Hypervisor", owner: Domain, mfn: int) -> bool:
-    """Take a frame from its owner; entries that map it keep it until they are gone."""
+    """Take a frame from its owner; entries that map it keep it, counted, until they are gone."""
     frames = hv.frames
     if not frames.exists(mfn) or frames.owner[mfn] != owner.id:
         return False
@@ -184,9 +200,8 @@ def _remove(hv: "Hypervisor", owner: Domain, mfn: int) -> bool:
         return False
     hv.paging.unpin(mfn, owner)
     frames.flags[mfn] &= ~ALLOCATED
-    owner.pages -= 1
     if frames.refs[mfn] == 0:
-        frames.release(MFN(mfn))
+        hv.paging.free(MFN(mfn))
     return True
 
 
@@ -273,7 +288,15 @@ def _exchange_chunk(
             return _EINVAL
     raw = guest.read(domain, target[0], target[1] * _PFN.size)
     guest.write(domain, target[0], raw)
-    request = _Request(hv, owner, call.out)
+    wanted = call.out
+    request = _Request(
+        hv,
+        owner,
+        wanted.extent_start,
+        wanted.nr_extents,
+        wanted.extent_order,
+        wanted.mem_flags,
+    )
     if not request.possible:
         return _ENOMEM
     new: list[list[MFN]] = []

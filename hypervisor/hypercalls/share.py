@@ -75,7 +75,7 @@ def make_ro_and_share_batch(
             )
             # Before anything is shared: a status that cannot be written would be lost.
             hv.guest.write(domain, at, requests.tobytes())
-            statuses = _share_all(hv, domain, requests["ptr"].tolist(), avl)
+            statuses = share_all(hv, domain, requests["ptr"].tolist(), avl)
             failed += sum(status < 0 for status in statuses)
             requests["status"] = statuses
             dealt_with += part
@@ -86,7 +86,7 @@ def make_ro_and_share_batch(
     return failed
 
 
-def _share_all(hv: "Hypervisor", domain: Domain, pointers: list[int], avl: int) -> list[int]:
+def share_all(hv: "Hypervisor", domain: Domain, pointers: list[int], avl: int) -> list[int]:
     """Share the entries at the machine addresses ``pointers``; a status for each."""
     share = hv.sharing.share
     statuses = []
