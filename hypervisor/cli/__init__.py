@@ -5,6 +5,7 @@ stderr and exit code 2. A traceback is never shown unless ``--log debug`` asks f
 own no mechanism: they read files, start a machine, and print.
 """
 
+import importlib
 import importlib.metadata
 import logging
 import os
@@ -16,7 +17,7 @@ from typing import Any, Final
 import click
 
 from emu.errors import CowbirdError
-from hypervisor.cli import asm, boot, demo, guests, logs, new_guest, test
+from hypervisor.cli import logs
 from hypervisor.cli.exitcodes import EXIT_CODES, USAGE, help_text
 from hypervisor.results import Outcome
 
@@ -26,8 +27,31 @@ _BROKEN_PIPE: Final = 141
 """128 + SIGPIPE, as a shell reports a program whose reader has gone."""
 
 
+_COMMANDS: Final = {
+    "boot": "boot",
+    "demo": "demo",
+    "guests": "guests",
+    "asm": "asm",
+    "test": "test",
+    "new-guest": "new_guest",
+}
+"""Command -> its module here and its function in there; loaded when it is used."""
+
+
 class _Group(click.Group):
-    """A group whose errors are one line each."""
+    """A group whose errors are one line each, and whose commands are loaded when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the alphabet."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by name."""
+        name = _COMMANDS.get(cmd_name)
+        if name is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"hypervisor.cli.{name}"), name)
+        return command
 
     def main(
         self,
@@ -91,17 +115,6 @@ def cli() -> None:
 
     'cowbird demo' shows it; 'cowbird boot share --domains 4' boots guests.
     """
-
-
-for _command in (
-    boot.boot,
-    demo.demo,
-    guests.guests,
-    asm.asm,
-    test.test,
-    new_guest.new_guest,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:
