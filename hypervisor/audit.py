@@ -112,7 +112,7 @@ def _counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     np.add.at(types, pinned, 1)
     for domain in hv.domains.values():
         held = [t for t in (domain.table, domain.user_table) if t != NO_FRAME]
-        for mfn in (*held, *domain.gdt_frames):
+        for mfn in (*held, *domain.gdt_frames, domain.shared_info):
             refs[mfn] += 1
             types[mfn] += 1
     yield from _limited(outside, 1)
@@ -228,12 +228,14 @@ def _ownership(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Violation]
     if free != frames.free:
         texts.append(f"{frames.free} frames on the free list, {free} without an owner")
     known = {int(DomId.XEN), int(DomId.COW), FREE} | set(hv.domains)
-    for stranger in sorted(set(np.unique(owner).tolist()) - known):
+    # What a privileged domain maps of one that is gone is freed when it lets go of it.
+    held = (flags == 0) & (frames.refs_column != 0)
+    for stranger in sorted(set(np.unique(owner[~held]).tolist()) - known):
         mine = np.flatnonzero(owner == stranger)
         texts.append(f"{len(mine)} frames belong to d{stranger}, which does not exist")
     for domain in hv.domains.values():
         mine = owner == domain.id
-        counted = int((mine & ((flags & ALLOCATED) != 0)).sum())
+        counted = int((mine & ((flags & XEN_HEAP) == 0)).sum())
         if counted != domain.pages:
             texts.append(f"{domain.label} counts {domain.pages} pages and owns {counted}")
         loose = mine & ((flags & (ALLOCATED | XEN_HEAP)) == 0) & (frames.refs_column == 0)

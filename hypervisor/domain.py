@@ -82,7 +82,7 @@ class Domain:
 
     # memory
     pages: int = 0
-    """Frames that it owns and that count (``ALLOCATED``)."""
+    """Frames that it owns: all but shared_info, also those given back that it still maps."""
     shared: dict[MFN, int] = field(default_factory=dict)
     """Shared frames that its tables map: how many entries each."""
     shared_mappings: int = 0

@@ -8,7 +8,7 @@ One row per frame, in typed columns (a million frames are a 4 GiB machine):
 ``refs``        references that can be enumerated: present entries of validated tables, pins, base
                 pointers, descriptor tables
 ``flags``       ``VALIDATED`` (a page table whose entries hold references), ``PINNED``,
-                ``ALLOCATED`` (counts as one of the owner's pages), ``XEN_HEAP`` (the hypervisor's
+                ``ALLOCATED`` (the owner has not given it back), ``XEN_HEAP`` (the hypervisor's
                 own page that the owner may map: shared_info)
 
 Types are mutually exclusive while the count is not 0: that is the whole of Xen's memory safety.

@@ -20,7 +20,7 @@ from hypervisor.dispatch import Dispatcher
 from hypervisor.domain import NO_FRAME, Domain, Exit, State
 from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.events import Events
-from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable
+from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable, PageType
 from hypervisor.guestmem import GuestMemory
 from hypervisor.paging import Paging
 from hypervisor.scheduler import Scheduler
@@ -55,6 +55,7 @@ class Hypervisor:
         """Domains that were created and not destroyed, by id, in order of creation."""
         self.counters: Counter[str] = Counter()
         self.listeners: list[Listener] = []
+        self.paging.domains = self.domains
         self.paging.xen_slots = {L4_M2P_SLOT: self._map_m2p()}
         self.events = Events(self)
         self.traps = Traps(self)
@@ -144,6 +145,10 @@ class Hypervisor:
         domain.shared_info = shared_info
         self.frames.owner[shared_info] = domain.id
         self.frames.flags[shared_info] = XEN_HEAP
+        # The hypervisor stores into it by machine address, so it must never be a page table or a
+        # descriptor page: a reference of the hypervisor's own keeps it writable, as in Xen.
+        self.frames.type[shared_info] = PageType.WRITABLE
+        self.frames.type_count[shared_info] = self.frames.refs[shared_info] = 1
         self.domains[domain.id] = domain
         self.traps.init_window(domain)
         self.events.init_domain(domain)
@@ -196,15 +201,17 @@ class Hypervisor:
             paging.unpin(mfn, domain)
         for mfn in owned:
             frames.flags[mfn] &= ~ALLOCATED
-            domain.pages -= 1
             if frames.refs[mfn] == 0:
-                frames.release(MFN(mfn))
-        for mfn in (domain.shared_info, domain.window, domain.window_l2, domain.window_l1):
-            frames.owner[mfn] = DomId.XEN
-            frames.flags[mfn] = 0
+                paging.free(MFN(mfn))
+        frames.flags[domain.shared_info] = 0
+        domain.pages += 1  # it never counted, and now goes like those that do
+        paging.put_table(domain.shared_info, domain)
+        for mfn in (domain.window, domain.window_l2, domain.window_l1):
             frames.release(mfn)
         self.sharing.dropping = "update"
-        if domain.shared or domain.pages:
+        # What is left now, a privileged domain maps: it goes when that lets go of it.
+        left = int((frames.owner_column == domain.id).sum())
+        if domain.shared or domain.pages != left:
             raise HypervisorError(
                 f"{domain.label} left {domain.pages} pages and {len(domain.shared)} shared frames"
             )

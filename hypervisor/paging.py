@@ -65,6 +65,8 @@ class Paging:
         self.frames = frames
         self.sharing: Sharing
         """Set by ``Sharing`` itself: shared frames' references are its business."""
+        self.domains: dict[int, Domain] = {}
+        """The hypervisor's own record of domains, to count the pages that they have."""
 
     # -- references ------------------------------------------------------------------------
 
@@ -76,7 +78,18 @@ class Paging:
             raise HypervisorError(f"frame {mfn:#x} loses a reference that it does not have")
         frames.refs[mfn] = left
         if left == 0 and not frames.flags[mfn] & (ALLOCATED | XEN_HEAP):
-            frames.release(mfn)
+            self.free(mfn)
+
+    def free(self, mfn: MFN) -> None:
+        """A domain's frame that nothing refers to goes back to the heap.
+
+        Only now does it stop to count as one of the domain's pages: one that was given back but is
+        still mapped would otherwise be memory beyond ``max_pages``.
+        """
+        holder = self.domains.get(self.frames.owner[mfn])
+        if holder is not None:
+            holder.pages -= 1
+        self.frames.release(mfn)
 
     def get_type(self, mfn: MFN, kind: int, domain: Domain) -> int:
         """Take a type reference on a frame of ``domain``, validating it if it becomes a table.

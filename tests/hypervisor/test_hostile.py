@@ -9,12 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from hypervisor.abi import DomId, Hypercall, VcpuOp, XenMem
+from emu.units import PAGE_SHIFT
+from hypervisor.abi import DomId, Errno, Hypercall, MmuExt, VcpuOp, XenMem
 from hypervisor.audit import audit
 from hypervisor.domain import Exit
 from hypervisor.hypervisor import Hypervisor
 from hypervisor.settings import Settings
-from tests.hypervisor.handmade import Handmade
+from tests.hypervisor.handmade import RW, Handmade
 
 PAGES = 8
 
@@ -82,3 +83,64 @@ def test_a_time_area_before_the_domain_ever_ran(lair: Lair) -> None:
     guest.write(guest.va(1), struct.pack("<Q", guest.va(2)))
     call = VcpuOp.register_vcpu_time_memory_area
     assert guest.call(Hypercall.vcpu_op, call, 0, guest.va(1)) == 0
+
+
+# -- frames that the hypervisor itself stores into ---------------------------------------------
+
+
+@pytest.mark.parametrize("command", [MmuExt.PIN_L1_TABLE, MmuExt.PIN_L4_TABLE])
+def test_shared_info_is_never_a_page_table(lair: Lair, command: MmuExt) -> None:
+    """The hypervisor stores CR2 into it, so that a fault would forge an entry."""
+    guest = lair.guest
+    lair.hv.machine.memory.array[guest.domain.shared_info] = 0
+    assert guest.mmuext(command, guest.domain.shared_info) == -Errno.EINVAL
+    lair.hv.traps.set_cr2(guest.domain, lair.victim.mfn(0) << PAGE_SHIFT | RW)
+
+
+def test_shared_info_is_never_a_descriptor_page(lair: Lair) -> None:
+    guest = lair.guest
+    lair.hv.machine.memory.array[guest.domain.shared_info] = 0
+    guest.write(guest.va(0), struct.pack("<Q", guest.domain.shared_info))
+    assert guest.call(Hypercall.set_gdt, guest.va(0), 512) == -Errno.EINVAL
+
+
+def test_shared_info_can_be_mapped_and_is_not_shared(lair: Lair) -> None:
+    guest = lair.guest
+    assert guest.update(PAGES, guest.domain.shared_info << PAGE_SHIFT | RW) == 0
+    assert guest.share(PAGES) == -Errno.EPERM
+    lair.check()
+
+
+def test_another_domains_frames_outlive_it_while_a_privileged_domain_maps_them(lair: Lair) -> None:
+    guest, victim = lair.guest, lair.victim
+    guest.domain.privileged = True
+    taken = [victim.mfn(0), victim.domain.shared_info]
+    for page, mfn in enumerate(taken):
+        call = Hypercall.update_va_mapping_otherdomain
+        entry = mfn << PAGE_SHIFT | RW
+        assert guest.call(call, guest.va(PAGES + page), entry, 0, victim.domain.id) == 0
+    lair.hv.end(victim.domain, Exit("destroyed"))
+    lair.check()
+    guest.write(guest.va(PAGES), b"mine")
+    for page in range(len(taken)):
+        assert guest.update(PAGES + page, 0) == 0
+        lair.check()
+    guest.domain.privileged = False
+
+
+# -- more memory than it may have --------------------------------------------------------------
+
+
+def test_pages_given_back_but_kept_mapped_still_count(lair: Lair) -> None:
+    guest = lair.guest
+    domain = guest.domain
+    domain.max_pages = domain.pages + 3
+    for page in range(PAGES, PAGES + 3):
+        mfn = guest.get_frame()
+        assert mfn is not None
+        assert guest.update(page, mfn << PAGE_SHIFT | RW) == 0
+        assert guest.give_back(mfn) == 1
+    assert guest.get_frame() is None
+    lair.check()
+    assert guest.update(PAGES, 0) == 0
+    assert guest.get_frame() is not None
