@@ -22,7 +22,18 @@ and user both run at CPL 3, so US is always set; a software bit remembers what t
 from typing import TYPE_CHECKING, Final
 
 from emu import Machine
-from emu.paging import PTE_A, PTE_AVL, PTE_D, PTE_G, PTE_MFN_MASK, PTE_NX, PTE_P, PTE_RW, PTE_US
+from emu.paging import (
+    PTE_A,
+    PTE_AVL,
+    PTE_D,
+    PTE_G,
+    PTE_HIGH_IGNORED,
+    PTE_MFN_MASK,
+    PTE_NX,
+    PTE_P,
+    PTE_RW,
+    PTE_US,
+)
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
@@ -40,9 +51,10 @@ if TYPE_CHECKING:
 
 GUEST_KERNEL: Final = 1 << 52
 """Software bit that Xen sets in an L1 entry that the guest meant for its kernel only."""
-_ALLOWED: Final = PTE_P | PTE_RW | PTE_US | PTE_A | PTE_D | PTE_AVL | PTE_NX | PTE_MFN_MASK
-_DISALLOWED: Final = ~_ALLOWED & ((1 << 64) - 1)
-_SAME_RIGHTS: Final = PTE_A | PTE_D | PTE_AVL | GUEST_KERNEL | PTE_G
+_FREE_BITS: Final = PTE_US | PTE_A | PTE_D | PTE_AVL | PTE_HIGH_IGNORED | PTE_NX
+_DISALLOWED: Final = ~(_FREE_BITS | PTE_P | PTE_RW | PTE_MFN_MASK) & ((1 << 64) - 1)
+_L1_DISALLOWED: Final = _DISALLOWED & ~PTE_G
+_SAME_RIGHTS: Final = _FREE_BITS | PTE_G
 """Bits that may change without another look at the frame."""
 
 _NOT_THE_GUESTS: Final = 1 << 47
@@ -158,7 +170,7 @@ class Paging:
         """
         if not entry & PTE_P:
             return 0
-        if entry & _DISALLOWED:
+        if entry & _L1_DISALLOWED:
             return _EINVAL
         frames = self.frames
         mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
@@ -254,9 +266,9 @@ class Paging:
             return entry
         if level > 1:
             return entry | PTE_US
-        if entry & PTE_US:
-            return entry | PTE_G
-        return entry | PTE_US | GUEST_KERNEL
+        if not entry & PTE_US:
+            return entry | PTE_US | GUEST_KERNEL
+        return entry if entry & GUEST_KERNEL else entry | PTE_G
 
     # -- whole tables ----------------------------------------------------------------------
 
@@ -347,8 +359,8 @@ class Paging:
         if preserve_ad:
             new = (new & ~(PTE_A | PTE_D)) | (old & (PTE_A | PTE_D))
         if level == 1:
-            if old & PTE_P and new & PTE_P and not (old ^ new) & ~(_SAME_RIGHTS | PTE_US):
-                if new & _DISALLOWED:
+            if old & PTE_P and new & PTE_P and not (old ^ new) & ~_SAME_RIGHTS:
+                if new & _L1_DISALLOWED:
                     return _EINVAL
             else:
                 answer = self.get_l1e(new, domain, owner)
