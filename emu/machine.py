@@ -19,8 +19,8 @@ from emu.disasm import disassemble
 from emu.engine import Engine
 from emu.errors import MachineError
 from emu.memory import Memory
-from emu.paging import PF_I
-from emu.trap import PF, UD, Trap, TrapKind
+from emu.paging import PF_I, RFLAGS_TF
+from emu.trap import DB, PF, UD, Trap, TrapKind
 from emu.units import MA, PAGE_MASK, VA
 from emu.walk import walk
 
@@ -69,6 +69,7 @@ class Machine:
         self._base = 0
         self._budget = 0
         self._stop_asked = False
+        self._no_step = False
         self._fetched_ahead_to: VA | None = None
         calls = self._engine.callbacks
         calls.interrupt = self._interrupt
@@ -139,6 +140,14 @@ class Machine:
         self._stop_asked = True
         self._engine.stop()
 
+    def leave_as_iret(self) -> None:
+        """From a SYSCALL handler: the guest goes on as after IRET, not as after SYSRET.
+
+        If RFLAGS.TF is set then, the single step is that of the next instruction; otherwise the
+        engine raises #DB before any (SDM volume 2, SYSRET and IRET; volume 3B, 17.3.1.4).
+        """
+        self._no_step = True
+
     def step(self) -> Ending:
         """Run one instruction."""
         return self.run(1)
@@ -162,6 +171,10 @@ class Machine:
     def _interrupt(self, vector: int) -> None:
         cpu = self.cpu
         rip = cpu.rip
+        if self._no_step:
+            self._no_step = False
+            if vector == DB and not cpu.exception_is_int:
+                return
         if cpu.exception_is_int:
             trap = Trap(TrapKind.SOFTWARE_INTERRUPT, vector, 0, VA(0), rip, rip, self.position)
         else:
@@ -204,6 +217,8 @@ class Machine:
 
     def _syscall(self) -> None:
         self.on_syscall()
+        if self._no_step and not self.cpu.flags & RFLAGS_TF:
+            self._no_step = False  # there is no step to leave out
         if self.coherence.pending:
             self.coherence.settle()
 

@@ -10,7 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from emu.cpu import FS, GS, R11, RAX, RCX, RIP, RSP
-from emu.paging import CR4_DE, RFLAGS_FIXED, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_VM
+from emu.paging import CR4_DE, RFLAGS_FIXED, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_TF, RFLAGS_VM
 from emu.trap import NMI
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA, is_canonical
 from hypervisor.abi import (
@@ -206,6 +206,8 @@ def iret(hv: "Hypervisor", domain: Domain) -> int | None:
         words[RCX], words[R11] = rip, flags
     else:
         words[RCX], words[R11] = rcx, r11
+        if flags & RFLAGS_TF:
+            hv.machine.leave_as_iret()
     if (
         cs == _USER_CS64
         and is_canonical(rip)
