@@ -1,0 +1,13 @@
+// cowbird: description = an exception without an entry in the trap table ends the domain
+// cowbird: expected = CRASH
+
+#include "cowbird.h"
+
+int main(void)
+{
+    ktap_plan(1);
+    console_flush();
+    HYPERVISOR_set_trap_table(NULL); /* clears all of it */
+    __asm__ volatile("ud2");
+    return 0;
+}
