@@ -6,16 +6,17 @@ the code up to its end or the wanted count.
 
 from dataclasses import dataclass
 from functools import cache
-
-import capstone
+from typing import TYPE_CHECKING
 
 from emu.units import VA
+
+if TYPE_CHECKING:
+    import capstone
 
 BAD = "(bad)"
 """Mnemonic of a byte that begins no instruction."""
 
 _MAX_LENGTH = 15
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,14 @@ class Instruction:
 
 
 @cache
-def _decoder(bits: int) -> capstone.Cs:
-    if bits not in _MODES:
+def _decoder(bits: int) -> "capstone.Cs":
+    # Loaded here: most runs disassemble nothing, and starting is what they take longest for.
+    import capstone
+
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    if bits not in modes:
         raise ValueError(f"no {bits}-bit code: 16, 32 or 64")
-    return capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])
+    return capstone.Cs(capstone.CS_ARCH_X86, modes[bits])
 
 
 def disassemble(
