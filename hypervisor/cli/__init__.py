@@ -6,7 +6,6 @@ own no mechanism: they read files, start a machine, and print.
 """
 
 import importlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -99,17 +98,30 @@ def _fail(message: str) -> None:
     sys.exit(USAGE)
 
 
-def _version() -> str:
+def _version(ctx: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if not asked or ctx.resilient_parsing:
+        return
+    import importlib.metadata
+
     try:
-        return importlib.metadata.version("cowbird")
+        number = importlib.metadata.version("cowbird")
     except importlib.metadata.PackageNotFoundError:
-        return "(not installed: run from its sources)"
+        number = "(not installed: run from its sources)"
+    click.echo(f"cowbird {number}")
+    ctx.exit()
 
 
 @click.group(
     cls=_Group, epilog=help_text(), context_settings={"help_option_names": ["-h", "--help"]}
 )
-@click.version_option(_version(), prog_name="cowbird", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """An x86 paging laboratory: real guest kernels share equal pages.
 
