@@ -50,6 +50,16 @@ _REFRESH: Final = 1_000_000
 never changes, so older values are as right; writing at every switch would make a guest that reads
 between two short slices retry for ever."""
 _UNLIMITED: Final = 1 << 62
+_END_OF_TIME: Final = (1 << 63) - 1
+"""Xen's system time is signed, and so no deadline lies behind this; the clock jumps no further."""
+
+
+def deadline_of(timeout: int) -> int:
+    """The moment that a guest's unsigned ``timeout`` (ns of system time) names.
+
+    Beyond ``_END_OF_TIME`` it is negative to Xen, and so long past.
+    """
+    return timeout if timeout <= _END_OF_TIME else 0
 
 
 class Scheduler:
@@ -225,7 +235,7 @@ class Scheduler:
             return -int(Errno.EINVAL)
         else:
             answer = 0
-        deadline = self.now() + timeout * NANOSECONDS if timeout else None
+        deadline = min(self.now() + timeout * NANOSECONDS, _END_OF_TIME) if timeout else None
         dogs[number - 1] = deadline
         if deadline is not None:
             self._arm(domain, deadline)

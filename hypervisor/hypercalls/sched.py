@@ -19,6 +19,7 @@ from hypervisor.abi import (
 )
 from hypervisor.domain import Domain
 from hypervisor.hypercalls.registry import hypercall
+from hypervisor.scheduler import deadline_of
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -110,7 +111,7 @@ def _poll(hv: "Hypervisor", domain: Domain, request: SchedPoll) -> int:
             return _EINVAL
         if hv.events.pending(domain, port):
             return 0
-    hv.scheduler.poll(domain, ports, request.timeout or None)
+    hv.scheduler.poll(domain, ports, deadline_of(request.timeout) if request.timeout else None)
     return 0
 
 

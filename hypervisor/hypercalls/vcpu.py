@@ -9,7 +9,6 @@ from hypervisor.abi import (
     Errno,
     Hypercall,
     Shutdown,
-    SshotTmr,
     VcpuGuestContext,
     VcpuOp,
     VcpuRegisterRunstateMemoryArea,
@@ -22,6 +21,7 @@ from hypervisor.abi import (
 )
 from hypervisor.domain import Domain
 from hypervisor.hypercalls.registry import hypercall
+from hypervisor.scheduler import deadline_of
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -91,7 +91,6 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
 def _singleshot(hv: "Hypervisor", domain: Domain, argument: int) -> int:
     raw = hv.guest.read(domain, argument, size_of(VcpuSetSingleshotTimer))
     order = read(VcpuSetSingleshotTimer, raw)
-    if order.flags & SshotTmr.future and order.timeout_abs_ns < hv.scheduler.now():
-        return -int(Errno.ETIME)
-    hv.scheduler.set_timer(domain, order.timeout_abs_ns)
+    # VCPU_SSHOTTMR_future is ignored, as Xen does since 4.17.2: a time in the past fires at once.
+    hv.scheduler.set_timer(domain, deadline_of(order.timeout_abs_ns))
     return 0

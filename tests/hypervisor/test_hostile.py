@@ -9,13 +9,27 @@ from collections.abc import Iterator
 
 import pytest
 
+from emu.paging import PTE_G, PTE_P
 from emu.units import PAGE_SHIFT
-from hypervisor.abi import DomId, Errno, Hypercall, MmuExt, VcpuOp, XenMem
+from hypervisor.abi import (
+    DomId,
+    Errno,
+    EvtchnOp,
+    Hypercall,
+    MmuExt,
+    SchedOp,
+    VcpuOp,
+    Virq,
+    XenMem,
+)
 from hypervisor.audit import audit
 from hypervisor.domain import Exit
+from hypervisor.frames import FREE
 from hypervisor.hypervisor import Hypervisor
+from hypervisor.paging import GUEST_KERNEL
 from hypervisor.settings import Settings
-from tests.hypervisor.handmade import RW, Handmade
+from tests.hypervisor.handmade import RO, RW, Handmade
+from tests.hypervisor.tiny import Tiny
 
 PAGES = 8
 
@@ -144,3 +158,73 @@ def test_pages_given_back_but_kept_mapped_still_count(lair: Lair) -> None:
     lair.check()
     assert guest.update(PAGES, 0) == 0
     assert guest.get_frame() is not None
+
+
+# -- tables that are unpinned and pinned again -------------------------------------------------
+
+
+def test_a_table_pinned_again_has_what_the_hypervisor_put_into_it(lair: Lair) -> None:
+    """G and the kernel bit are the hypervisor's additions; the guest may leave them there."""
+    guest = lair.guest
+    mine = guest.mfn(0) << PAGE_SHIFT
+    space = guest.new_space([mine | RO, mine | PTE_P])
+    before = [guest.entry(i, space) for i in range(2)]
+    assert [bits & (PTE_G | GUEST_KERNEL) for bits in before] == [PTE_G, GUEST_KERNEL]
+    assert guest.mmuext(MmuExt.UNPIN_TABLE, space.l4) == 0
+    assert guest.mmuext(MmuExt.PIN_L4_TABLE, space.l4) == 0
+    assert [guest.entry(i, space) for i in range(2)] == before
+
+
+@pytest.mark.parametrize("bit", [3, 4, 7, 40, 51, 62])
+def test_bits_that_no_entry_may_have(lair: Lair, bit: int) -> None:
+    guest = lair.guest
+    wanted = guest.mfn(0) << PAGE_SHIFT | RO
+    assert guest.update(PAGES, wanted) == 0
+    assert guest.update(PAGES, wanted | 1 << bit) == -Errno.EINVAL
+    assert guest.update(PAGES + 1, wanted | 1 << bit) in (-Errno.EINVAL, -Errno.EPERM)
+
+
+def test_shared_frames_freed_while_their_table_was_unpinned(lair: Lair) -> None:
+    """The entry still names the frame; by then it is free, or somebody else's."""
+    guest, victim = lair.guest, lair.victim
+    guest.write(guest.va(1), b"secret")
+    assert guest.share(1) == 0
+    shared = guest.mfn(1)
+    space = guest.new_space([shared << PAGE_SHIFT | RO | 0x200])
+    assert guest.update(1, 0) == 0
+    assert guest.mmuext(MmuExt.UNPIN_TABLE, space.l4) == 0
+    assert lair.hv.frames.owner[shared] == FREE
+    assert guest.mmuext(MmuExt.PIN_L4_TABLE, space.l4) == -Errno.EINVAL
+    assert victim.get_frame() == shared
+    assert guest.mmuext(MmuExt.PIN_L4_TABLE, space.l4) == -Errno.EINVAL
+    assert victim.update(PAGES, shared << PAGE_SHIFT | RW) == 0
+    assert victim.share(PAGES) == 0
+    assert guest.mmuext(MmuExt.PIN_L4_TABLE, space.l4) == -Errno.EINVAL
+
+
+# -- the end of time ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["poll", "singleshot", "watchdog"])
+def test_no_guest_moves_the_clock_beyond_its_end(how: str) -> None:
+    tiny = Tiny("again: jmp again")
+    hv, at = tiny.hv, tiny.scratch
+    for timeout in ((1 << 63) - 1, (1 << 64) - 1, 1 << 63):
+        if tiny.domain.exit is not None:
+            break
+        if how == "poll":
+            tiny.write(at, struct.pack("<QIIQ", 0, 0, 0, timeout))
+            assert tiny.call(Hypercall.sched_op, SchedOp.poll, at) == 0
+        elif how == "singleshot":
+            tiny.write(at, struct.pack("<IIIxxxx", Virq.TIMER, 0, 0))
+            tiny.call(Hypercall.event_channel_op, EvtchnOp.bind_virq, at)
+            tiny.write(at, struct.pack("<QII", timeout, 0, 0))
+            assert tiny.call(Hypercall.vcpu_op, VcpuOp.set_singleshot_timer, 0, at) == 0
+            assert tiny.call(Hypercall.sched_op_compat, SchedOp.block, 0) == 0
+        else:
+            tiny.write(at, struct.pack("<II", 0, (1 << 32) - 1))
+            assert tiny.call(Hypercall.sched_op, SchedOp.watchdog, at) == 1
+            tiny.hv.scheduler._skipped = (1 << 63) - 10**9
+            tiny.call(Hypercall.sched_op_compat, SchedOp.block, 0)
+        hv.run(3_000_000)
+        assert hv.scheduler.now() < (1 << 63) + 10**9
