@@ -53,7 +53,9 @@ GUEST_KERNEL: Final = 1 << 52
 """Software bit that Xen sets in an L1 entry that the guest meant for its kernel only."""
 _FREE_BITS: Final = PTE_US | PTE_A | PTE_D | PTE_AVL | PTE_HIGH_IGNORED | PTE_NX
 _DISALLOWED: Final = ~(_FREE_BITS | PTE_P | PTE_RW | PTE_MFN_MASK) & ((1 << 64) - 1)
-_L1_DISALLOWED: Final = _DISALLOWED & ~PTE_G
+_GRANT: Final = 1 << 62
+"""Software bit of an L1 entry that maps a grant: Xen's alone to set."""
+_L1_DISALLOWED: Final = (_DISALLOWED | _GRANT) & ~PTE_G
 _SAME_RIGHTS: Final = _FREE_BITS | PTE_G
 """Bits that may change without another look at the frame."""
 
