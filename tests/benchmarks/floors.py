@@ -17,8 +17,24 @@ from emu.units import ENTRIES, MFN, PAGE_SHIFT
 from tests.emu.bare import L1, TABLE, WINDOW, Bare
 
 LOOP = "again: mov eax, 17\n xor edi, edi\n syscall\n dec ebx\n jnz again\n int3"
-STORES = "again: mov [rdi], al\n syscall\n add rdi, 4096\n dec ebx\n jnz again\n int3"
-"""Write to a read-only page, then one hypercall: the shape of a copy-on-write cycle."""
+STORES = """
+again: mov [rdi], al
+    mov  rsi, 0x700000
+    mov  ecx, 4096 / 32
+1:  movaps xmm0, [rsi]
+    movaps xmm1, [rsi + 16]
+    movaps [rdi], xmm0
+    movaps [rdi + 16], xmm1
+    add  rsi, 32
+    add  rdi, 32
+    dec  ecx
+    jnz  1b
+    syscall
+    dec  ebx
+    jnz  again
+    int3
+"""
+"""Write to a read-only page, copy a page into it, one hypercall: a copy-on-write cycle's shape."""
 
 
 class _Context:
@@ -61,14 +77,15 @@ def null_hypercall(n: int) -> float:
 
 
 def copy_on_write(n: int) -> float:
-    """``n`` write faults, each mended in place, a frame copied, and one SYSCALL and flush."""
+    """``n`` write faults, each given a new frame; the guest copies; one SYSCALL; one flush."""
     bare = Bare(64 << 20)
     for i in range(n):
         bare.map(i, 0x800 + i, TABLE & ~PTE_RW)
     bare.code(STORES)
+    bare.machine.memory.array[0x1000 : 0x1000 + n, 0] = 1  # the host has given them pages
     bare.machine.cpu.words[RDI] = WINDOW
     context = _Context(bare)
-    memory, words, engine = bare.machine.memory, bare.words, bare.machine._engine
+    words, engine = bare.words, bare.machine._engine
     faulted = 0
 
     def mend(_vector: int) -> None:
@@ -78,10 +95,7 @@ def copy_on_write(n: int) -> float:
             return
         context.save()
         entry = L1 * ENTRIES + faulted
-        source = MFN(words[entry] >> PAGE_SHIFT & 0xFFFFF)
-        fresh = MFN(0x1000 + faulted)
-        memory.frame(fresh)[:] = memory.frame(source)
-        words[entry] = fresh << PAGE_SHIFT | TABLE
+        words[entry] = 0x1000 + faulted << PAGE_SHIFT | TABLE
         faulted += 1
         context.restore()
         engine.flush_tlb()
