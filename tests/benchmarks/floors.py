@@ -134,5 +134,5 @@ def batched_share(n: int) -> float:
 def _timed(bare: Bare, n: int) -> float:
     bare.machine.cpu.words[RBX] = n
     start = time.process_time()
-    bare.machine.run(100 * n)
+    bare.machine.run(2000 * n)
     return time.process_time() - start
