@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from emu.errors import CowbirdError
+from guests.runner import elfcache
 from guests.runner.collect import is_source
 
 MAX_IMAGE: Final = 1 << 28
@@ -34,13 +35,17 @@ def build(path: Path) -> bytes:
             from guests import ckit
 
             return ckit.build_elf(path)
-        from guests import library
-
-        return library.build_elf(path)
+        return elfcache.build(path, _assemble)
     except BuildError:
         raise
     except CowbirdError as error:
         raise BuildError(str(error)) from error
+
+
+def _assemble(path: Path) -> bytes:
+    from guests import library
+
+    return library.build_elf(path)
 
 
 def read_file(path: Path) -> bytes:
