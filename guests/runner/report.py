@@ -208,7 +208,9 @@ def _suite(root: ElementTree.Element, name: str, members: list[tuple[Outcome, Re
             failures += kind == "failure"
             errors += kind == "error"
             skipped += kind == "skipped"
-            message = result.reason or result.expectation
+            differs = result.where == XEN and outcome.differences
+            message = "; ".join(outcome.differences) if differs else result.reason
+            message = message or result.expectation
             node = ElementTree.SubElement(case, kind, message=_clean(message))
             if kind != "skipped":
                 node.set("type", result.verdict.value)
@@ -225,8 +227,8 @@ def _suite(root: ElementTree.Element, name: str, members: list[tuple[Outcome, Re
 
 
 def _junit_kind(outcome: Outcome, result: Result) -> str | None:
-    if result.where == XEN and outcome.comparison == "documented":
-        return "skipped"
+    if result.where == XEN and outcome.comparison in ("documented", "differ"):
+        return "skipped" if outcome.comparison == "documented" else "failure"
     if result.verdict is Verdict.SKIP:
         return "skipped"
     if result.good:

@@ -136,7 +136,9 @@ def test_comparison(
     assert as_json([made], 0, 1.0)["programs"][0]["comparison"] == comparison
     assert comparison in "\n".join(plain_table([made]))
     assert f"1 {comparison}" in summary([made], 1.0)
-    assert b"\x01" not in junit([made])
+    xml = junit([made])
+    assert b"\x01" not in xml
+    assert (b"<failure" in xml) == (not good)
 
 
 def oracle() -> Oracle:
