@@ -108,7 +108,7 @@ class Paging:
     def get_type(self, mfn: MFN, kind: int, domain: Domain) -> int:
         """Take a type reference on a frame of ``domain``, validating it if it becomes a table.
 
-        Returns 0, or -EINVAL if it is in use as something else or is not a legal table.
+        Returns 0, -EINVAL if it is in use as something else, or what its first bad entry gives.
         """
         frames = self.frames
         if frames.type_count[mfn]:
@@ -148,7 +148,7 @@ class Paging:
         return True
 
     def get_table(self, mfn: int, level: int, domain: Domain) -> int:
-        """Take both references on a table of ``level``. Returns 0 or -EINVAL."""
+        """Take both references on a table of ``level``. Returns 0, -EINVAL, or as ``get_type``."""
         if not self.get_owned(mfn, domain):
             return _EINVAL
         frame = MFN(mfn)
@@ -207,14 +207,14 @@ class Paging:
         self.put_ref(mfn)
 
     def _get_table_entry(self, entry: int, table: MFN, level: int, domain: Domain) -> int:
-        """Take the references of an entry of an L2..L4 table ``table``. Returns 0 or -EINVAL."""
+        """Take the references of an entry of an L2..L4 table ``table``. Returns 0 or an errno."""
         if not entry & PTE_P:
             return 0
         if entry & _DISALLOWED:
             return _EINVAL
         mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
         answer = self.get_table(mfn, level - 1, domain)
-        if answer and self._is_table(mfn, level, domain):
+        if answer == _EINVAL and self._is_table(mfn, level, domain):
             return self._get_linear(entry, table, MFN(mfn), level, domain)
         return answer
 
@@ -299,7 +299,7 @@ class Paging:
                     self.put_l1e(value, domain)
                 else:
                     self._put_table_entry(value, mfn, level, domain)
-            return _EINVAL
+            return answer
         for index, value in done:
             words[start + index] = self._adjust(value, level)
         if level == _L4:
@@ -426,7 +426,7 @@ class Paging:
     # -- pins and base pointers ------------------------------------------------------------
 
     def pin(self, mfn: int, level: int, domain: Domain) -> int:
-        """Keep a table validated though nothing refers to it. Returns 0 or -EINVAL."""
+        """Keep a table validated though nothing refers to it. Returns 0 or as ``get_table``."""
         answer = self.get_table(mfn, level, domain)
         if answer:
             return answer
