@@ -41,7 +41,7 @@ from hypervisor.abi import (
 )
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault, OutOfFrames
-from hypervisor.frames import ALLOCATED
+from hypervisor.frames import ALLOCATED, XEN_HEAP
 from hypervisor.hypercalls.mmu import foreign
 from hypervisor.hypercalls.registry import hypercall
 
@@ -192,13 +192,13 @@ def _decrease(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -
 
 
 def _remove(hv: "Hypervisor", owner: Domain, mfn: int) -> bool:
-    """Take a frame from its owner; entries that map it keep it, counted, until they are gone."""
+    """Take a frame from its owner; whatever refers to it, a pin too, keeps it, counted, until then."""
     frames = hv.frames
     if not frames.exists(mfn) or frames.owner[mfn] != owner.id:
         return False
     if not frames.flags[mfn] & ALLOCATED:
-        return False
-    hv.paging.unpin(mfn, owner)
+        # Given back before. The hypervisor's own pages never were the domain's to give.
+        return not frames.flags[mfn] & XEN_HEAP
     frames.flags[mfn] &= ~ALLOCATED
     if frames.refs[mfn] == 0:
         hv.paging.free(MFN(mfn))
