@@ -211,7 +211,7 @@ def test_a_frame_given_back_while_mapped_lives_until_it_is_unmapped(caller: Call
     caller.lab.check()
 
 
-def test_a_pinned_table_given_back_is_unpinned(caller: Caller) -> None:
+def test_a_pinned_table_given_back_lives_until_it_is_unpinned(caller: Caller) -> None:
     hv, domain = caller.hv, caller.domain
     assert reserve(caller, XenMem.populate_physmap, 900) == 1
     (table,) = caller.numbers(1)
@@ -220,6 +220,10 @@ def test_a_pinned_table_given_back_is_unpinned(caller: Caller) -> None:
     caller.lab.check()
     free = hv.frames.free
     assert reserve(caller, XenMem.decrease_reservation, table) == 1
+    assert hv.frames.free == free
+    caller.lab.check()
+    unpin = struct.pack("<I4xQQ", MmuExt.UNPIN_TABLE, table, 0)
+    assert caller.call(Hypercall.mmuext_op, caller.put(unpin), 1, 0, SELF) == 0
     assert hv.frames.free == free + 1
     caller.lab.check()
     # Pinned after it was given back, and kept alive by an entry: destruction unpins it.
