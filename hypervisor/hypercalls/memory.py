@@ -192,7 +192,7 @@ def _decrease(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -
 
 
 def _remove(hv: "Hypervisor", owner: Domain, mfn: int) -> bool:
-    """Take a frame from its owner; whatever refers to it, a pin too, keeps it, counted, until then."""
+    """Take a frame from its owner; what still refers to it, a pin too, keeps it, and counted."""
     frames = hv.frames
     if not frames.exists(mfn) or frames.owner[mfn] != owner.id:
         return False
