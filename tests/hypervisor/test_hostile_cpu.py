@@ -4,11 +4,23 @@ Each attack first uses the right that it means to keep (a store, so that a writa
 in the TLB), then makes the call that takes it away, then uses it again: the second use must fault.
 """
 
-from emu.cpu import RAX, RBX
-from emu.units import PAGE_SHIFT
+import random
+import sys
+
+import pytest
+
+from emu import Trap
+from emu.coherence import Coherence
+from emu.cpu import RAX, RBX, RDI, RIP
+from emu.units import MA, PAGE_SHIFT, PAGE_SIZE, VA
+from emu.walk import Access, walk
 from hypervisor.abi import Errno
 from hypervisor.audit import audit
-from tests.hypervisor.handmade import RW
+from hypervisor.domain import Exit
+from hypervisor.hypervisor import Hypervisor
+from hypervisor.settings import Settings
+from tests.hypervisor.handmade import BASE, RO, RW
+from tests.hypervisor.hostile import Hostile
 from tests.hypervisor.tiny import SPARE, Tiny, handler
 
 UPDATE = """
@@ -43,3 +55,115 @@ def test_an_unmapped_page_cannot_be_stored_to() -> None:
     tiny.trap(14, "h")
     tiny.run()
     assert tiny.words[RBX] == 1, "the second store went through a stale translation"
+
+
+# -- the TLB against the tables ----------------------------------------------------------------
+
+CODE_AT = 500
+STORE_CODE = bytes.fromhex("488907")  # mov [rdi], rax
+LOAD_CODE = bytes.fromhex("488b1f")  # mov rbx, [rdi]
+
+
+class Probe:
+    """Stores and loads of a hostile domain, by the CPU, compared with a walk of its tables.
+
+    What one probe leaves in the TLB is there when the next comes, after whatever the domain did in
+    between: a translation that outlived its rights lets a store through that the walk denies, or
+    sends it to another frame.
+    """
+
+    def __init__(self, hv: Hypervisor, rng: random.Random) -> None:
+        self.hv, self.rng = hv, rng
+        self.hostile = Hostile(hv, rng, max_pages=60)
+        guest = self.hostile.guest
+        (frame,) = guest.take(1)
+        hv.machine.memory.frame(frame)[: len(STORE_CODE + LOAD_CODE)] = STORE_CODE + LOAD_CODE
+        assert guest.update(CODE_AT, frame << PAGE_SHIFT | RO) == 0
+        self.frame = frame
+        self.value = 0
+        self.places = [guest.va(page) for page in (*range(14), 511)]
+        for size in (1 << 21, 1 << 30, 1 << 39):
+            self.places += [VA(BASE + size * n + PAGE_SIZE * p) for n in (1, 2) for p in (0, 1, 2)]
+
+    def usable(self) -> bool:
+        """True while the probe's code is where it was."""
+        domain = self.hostile.domain
+        alive = domain.exit is None and domain.kernel_mode and self.hv.current is domain
+        found = self.walk(VA(BASE + CODE_AT * PAGE_SIZE), False)
+        if not alive or found is None or found >> PAGE_SHIFT != self.frame:
+            return False
+        return self.hv.machine.memory.read(MA(found), 6) == STORE_CODE + LOAD_CODE
+
+    def walk(self, va: VA, write: bool) -> int | None:
+        table = self.hostile.domain.table
+        access = Access(user=True, write=write)
+        return walk(self.hv.machine.memory, table << PAGE_SHIFT, va, access=access).ma
+
+    def run(self, code: int, va: VA) -> bool:
+        """One instruction of the probe's code; True if it did not fault."""
+        machine = self.hv.machine
+        trapped: list[Trap] = []
+
+        def note(trap: Trap) -> None:
+            trapped.append(trap)
+            machine.stop()
+
+        words = machine.cpu.words
+        words[RIP] = BASE + CODE_AT * PAGE_SIZE + code
+        words[RDI], words[RAX] = va, self.value
+        machine.on_trap = note
+        machine.run(1)
+        machine.on_trap = self.hv.traps.on_trap
+        return not trapped
+
+    def check(self) -> None:
+        memory = self.hv.machine.memory
+        for va in self.places:
+            self.value += 1
+            found = self.walk(va, True)
+            if found is not None and found >> PAGE_SHIFT == self.frame:
+                continue  # the probe must not change its own code
+            assert self.run(0, va) == (found is not None), f"store {va:#x}: {self.hostile.log}"
+            if found is not None:
+                assert memory.read_u64(MA(found)) == self.value, f"{va:#x}: {self.hostile.log}"
+                continue
+            found = self.walk(va, False)
+            assert self.run(3, va) == (found is not None), f"load {va:#x}: {self.hostile.log}"
+            if found is not None:
+                read = self.hv.machine.cpu.words[RBX]
+                assert read == memory.read_u64(MA(found)), f"{va:#x}: {self.hostile.log}"
+
+
+def probe_tlb(seed: int, steps: int) -> None:
+    """One hostile domain at a time, probed after each of its actions."""
+    rng = random.Random(seed)
+    hv = Hypervisor(Settings(machine_memory=1 << 20, seed=seed, opaque=rng.random() < 0.3))
+    probe: Probe | None = None
+    for _ in range(steps):
+        if probe is None or not probe.usable():
+            for domain in list(hv.domains.values()):
+                hv.end(domain, Exit("destroyed"))
+            hv.reap()
+            probe = Probe(hv, rng)
+            hv.switch_to(probe.hostile.domain)
+        probe.hostile.step()
+        if probe.usable():
+            probe.check()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_translation_outlives_its_rights(seed: int) -> None:
+    probe_tlb(seed, 400)
+
+
+def test_the_probe_finds_a_missing_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without flushes of single pages it fails, so that it would see one that is forgotten."""
+    monkeypatch.setattr(Coherence, "flush_page", lambda self, va: None)
+    with pytest.raises(AssertionError, match="0x"):
+        probe_tlb(0, 1000)
+
+
+if __name__ == "__main__":
+    for n in range(int(sys.argv[1]), 1 << 30):
+        probe_tlb(n, int(sys.argv[2]))
+        print("seed", n, "survived", flush=True)
