@@ -219,23 +219,24 @@ class Scheduler:
     def watchdog(self, domain: Domain, number: int, timeout: int) -> int:
         """SCHEDOP_watchdog: end the domain unless it calls again within ``timeout`` seconds.
 
-        ``number`` 0 asks for a watchdog: its number is the answer, or -ENOSPC. Otherwise the
+        ``number`` 0 asks for a watchdog: its number is the answer, or -ENOSPC; a ``timeout`` of
+        0 then ends the domain at once, as in Xen. Otherwise the
         watchdog is set anew, or given up if ``timeout`` is 0: 0, or -EINVAL if there is none.
         """
         dogs = self._watchdogs.setdefault(domain.id, [None] * WATCHDOGS)
         if number > WATCHDOGS:
             return -int(Errno.EINVAL)
         if number == 0:
-            if timeout == 0:
-                return -int(Errno.EINVAL)
             if None not in dogs:
                 return -int(Errno.ENOSPC)
             number = answer = dogs.index(None) + 1
+            wanted = True
         elif dogs[number - 1] is None:
             return -int(Errno.EINVAL)
         else:
             answer = 0
-        deadline = min(self.now() + timeout * NANOSECONDS, _END_OF_TIME) if timeout else None
+            wanted = timeout != 0
+        deadline = min(self.now() + timeout * NANOSECONDS, _END_OF_TIME) if wanted else None
         dogs[number - 1] = deadline
         if deadline is not None:
             self._arm(domain, deadline)
