@@ -1,0 +1,10 @@
+// cowbird: description = no verdict is a crash, even of a domain that powers off
+// cowbird: expected = CRASH
+
+#include "cowbird.h"
+
+int main(void)
+{
+    printf("# nothing to say\n");
+    shutdown(SHUTDOWN_poweroff);
+}
