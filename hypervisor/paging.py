@@ -56,6 +56,9 @@ _DISALLOWED: Final = ~(_FREE_BITS | PTE_P | PTE_RW | PTE_MFN_MASK) & ((1 << 64) 
 _GRANT: Final = 1 << 62
 """Software bit of an L1 entry that maps a grant: Xen's alone to set."""
 _L1_DISALLOWED: Final = (_DISALLOWED | _GRANT) & ~PTE_G
+_ADDRESS: Final = (1 << 52) - (1 << PAGE_SHIFT)
+_BEYOND: Final = _ADDRESS & ~PTE_MFN_MASK
+"""Address bits that this CPU does not have: no illegal bits, but a frame that is not there."""
 _SAME_RIGHTS: Final = _FREE_BITS | PTE_G
 """Bits that may change without another look at the frame."""
 
@@ -164,24 +167,25 @@ class Paging:
 
     # -- entries ---------------------------------------------------------------------------
 
-    def get_l1e(self, entry: int, domain: Domain, owner: Domain | None = None) -> int:
+    def get_l1e(self, entry: int, domain: Domain, owner: int | None = None) -> int:
         """Take the references of an L1 entry; ``owner`` is whose frames may be mapped.
 
-        Returns 0; -EINVAL for illegal bits or the invalid frame number; -EPERM for a frame that
+        Returns 0; -EINVAL for illegal bits or a frame number of all ones; -EPERM for a frame that
         the machine does not have; -EBUSY if the frame is another's or is of another type.
         """
         if not entry & PTE_P:
             return 0
         if entry & _L1_DISALLOWED:
-            return _EINVAL
+            no_such = not entry & _L1_DISALLOWED & ~_BEYOND and entry & _ADDRESS != _ADDRESS
+            return _EPERM if no_such else _EINVAL
         frames = self.frames
         mfn = (entry & PTE_MFN_MASK) >> PAGE_SHIFT
         if mfn >= frames.total:
-            return _EINVAL if mfn == PTE_MFN_MASK >> PAGE_SHIFT else _EPERM
+            return _EPERM
         holder = frames.owner[mfn]
         if holder == _COW:
             return self.sharing.map_again(MFN(mfn), bool(entry & PTE_RW), domain)
-        if holder != (owner or domain).id:
+        if holder != (domain.id if owner is None else owner):
             return _EBUSY
         if entry & PTE_RW:
             if frames.type_count[mfn]:
@@ -343,7 +347,7 @@ class Paging:
         new: int,
         domain: Domain,
         *,
-        owner: Domain | None = None,
+        owner: int | None = None,
         preserve_ad: bool = False,
         va: VA | None = None,
     ) -> int:
@@ -359,7 +363,7 @@ class Paging:
         at = table * ENTRIES + index
         old = words[at]
         if preserve_ad:
-            new = (new & ~(PTE_A | PTE_D)) | (old & (PTE_A | PTE_D))
+            new |= old & (PTE_A | PTE_D)
         if level == 1:
             if old & PTE_P and new & PTE_P and not (old ^ new) & ~_SAME_RIGHTS:
                 if new & _L1_DISALLOWED:

@@ -40,6 +40,8 @@ _PREEMPTED: Final = 1 << 31
 MAX_BATCH: Final = 1 << 20
 """Requests of one call; beyond it the caller gets -E2BIG."""
 _VCPUS: Final = 1
+_OWNERS: Final = (DomId.IO, DomId.XEN)
+"""Owners of frames that are no domains."""
 
 # Plain integers: an IntFlag's operators run in Python, and every update comes through here.
 _FLUSHTYPE: Final = int(Uvmf.FLUSHTYPE_MASK)
@@ -59,6 +61,28 @@ def foreign(hv: "Hypervisor", domain: Domain, domid: int) -> Domain | int:
     if other is None or other.exit is not None:
         return _ESRCH
     return other if domain.privileged else _EPERM
+
+
+def _page_owner(hv: "Hypervisor", domain: Domain, domid: int) -> Domain | int:
+    """As ``foreign``, for the calls of this file: they do not take the caller by its number."""
+    if domid == domain.id:
+        return _ESRCH
+    return _EPERM if domid in _OWNERS else foreign(hv, domain, domid)
+
+
+def _mappable(hv: "Hypervisor", domain: Domain, domid: int) -> int:
+    """Whose frames an entry may name, as their owner in the frame table; or a negative errno."""
+    if domid == DomId.IO:
+        return domid  # devices: no frame of this machine, but an entry without P is fine
+    owner = _page_owner(hv, domain, domid)
+    return owner if isinstance(owner, int) else owner.id
+
+
+def _tables_of(hv: "Hypervisor", domain: Domain, field: int) -> Domain | int:
+    """Whose tables ``mmu_update`` changes: the upper half of its last argument, 0 the caller's."""
+    if not field:
+        return domain
+    return _ESRCH if field - 1 == DomId.SELF else foreign(hv, domain, field - 1)
 
 
 def flush_as_asked(hv: "Hypervisor", domain: Domain, va: VA, flags: int) -> int:
@@ -83,7 +107,7 @@ def flush_as_asked(hv: "Hypervisor", domain: Domain, va: VA, flags: int) -> int:
 
 
 def _update_va(
-    hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int, owner: Domain | None
+    hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int, owner: int | None
 ) -> int:
     found = hv.paging.find_l1(domain, va)
     if found is None:
@@ -108,8 +132,8 @@ def update_va_mapping_otherdomain(
     hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int, domid: int
 ) -> int:
     """The same, mapping a frame of another domain; for a privileged caller."""
-    owner = foreign(hv, domain, domid & 0xFFFF)
-    if isinstance(owner, int):
+    owner = _mappable(hv, domain, domid & 0xFFFF)
+    if owner < 0:
         return owner
     return _update_va(hv, domain, va, entry, flags, owner)
 
@@ -137,11 +161,11 @@ def mmu_update(
     number = _batch_count(count, done, hv, domain)
     if number < 0:
         return number
-    tables = foreign(hv, domain, (domid >> 16 & 0xFFFF) - 1) if domid >> 16 & 0xFFFF else domain
+    tables = _tables_of(hv, domain, domid >> 16 & 0xFFFF)
     if isinstance(tables, int):
         return tables
-    frames_of = foreign(hv, domain, domid & 0xFFFF)
-    if isinstance(frames_of, int):
+    frames_of = _mappable(hv, domain, domid & 0xFFFF)
+    if frames_of < 0:
         return frames_of
     answer = 0
     succeeded = 0
@@ -159,11 +183,13 @@ def mmu_update(
     return answer
 
 
-def _one_update(hv: "Hypervisor", tables: Domain, owner: Domain, ptr: int, value: int) -> int:
-    command = ptr & 3
+def _one_update(hv: "Hypervisor", tables: Domain, owner: int, ptr: int, value: int) -> int:
+    command = ptr & 7  # entries are 8 bytes, and so are the commands' bits
+    if command > MmuUpdate.PT_UPDATE_NO_TRANSLATE:
+        return _ENOSYS
     if command == MmuUpdate.MACHPHYS_UPDATE:
         mfn = ptr >> PAGE_SHIFT
-        if not hv.frames.exists(mfn) or hv.frames.owner[mfn] != owner.id:
+        if not hv.frames.exists(mfn) or hv.frames.owner[mfn] != owner:
             return _EINVAL
         hv.frames.set_m2p(MFN(mfn), value)
         return 0
@@ -171,10 +197,10 @@ def _one_update(hv: "Hypervisor", tables: Domain, owner: Domain, ptr: int, value
     frames = hv.frames
     if not frames.exists(mfn) or frames.owner[mfn] != tables.id:
         return _EINVAL
-    if ptr & 4:
-        return _EINVAL  # entries are 8 bytes; Xen reads the low 2 bits as the command only
     index = (ptr & PAGE_MASK) >> 3
     if frames.type_count[mfn] and frames.type[mfn] <= PageType.L4:
+        if frames.type[mfn] != PageType.L1 and owner != tables.id:
+            return _EINVAL
         return hv.paging.update_entry(
             MFN(mfn),
             index,
@@ -200,7 +226,7 @@ def mmuext_op(hv: "Hypervisor", domain: Domain, ops: int, count: int, done: int,
     number = _batch_count(count, done, hv, domain)
     if number < 0:
         return number
-    owner = foreign(hv, domain, domid & 0xFFFF)
+    owner = _page_owner(hv, domain, domid & 0xFFFF)
     if isinstance(owner, int):
         return owner
     answer = 0
