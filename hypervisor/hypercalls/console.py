@@ -22,8 +22,6 @@ def console_io(hv: "Hypervisor", domain: Domain, command: int, count: int, buffe
     """Write ``count`` bytes, or read up to ``count``: 0, or the number of bytes read."""
     command &= 0xFFFF_FFFF
     count &= 0xFFFF_FFFF
-    if count > MAX_COUNT:
-        return -int(Errno.EINVAL)
     if command == ConsoleIo.write:
         while count:
             part = min(count, _CHUNK - (buffer & PAGE_MASK))
@@ -32,6 +30,8 @@ def console_io(hv: "Hypervisor", domain: Domain, command: int, count: int, buffe
             count -= part
         return 0
     if command == ConsoleIo.read:
+        if count > MAX_COUNT:
+            return -int(Errno.E2BIG)  # the result could be taken for an errno
         room = min(count, domain.console.waiting)
         if room:
             # Looked at before anything is taken: input that cannot be delivered is not lost.

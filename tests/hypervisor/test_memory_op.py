@@ -382,7 +382,8 @@ def test_console_io(caller: Caller) -> None:
     assert console.lines == ["one", "two\\x1b[2J �é"]
     assert console.text().endswith("three")
     assert caller.call(number, ConsoleIo.write, 4, 0x1000) == -Errno.EFAULT
-    assert caller.call(number, ConsoleIo.write, 1 << 31, at) == -Errno.EINVAL
+    assert caller.call(number, ConsoleIo.write, 1 << 31, at) == -Errno.EFAULT
+    assert caller.call(number, ConsoleIo.read, 1 << 31, at) == -Errno.E2BIG
     assert caller.call(number, 7, 1, at) == -Errno.ENOSYS
     assert caller.call(number, ConsoleIo.read, 10, at) == 0
     assert console.feed(b"hello world") == 11
