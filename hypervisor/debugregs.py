@@ -9,6 +9,7 @@ Source: Intel SDM volume 3B, 18.2; Xen 4.17's errnos: -EPERM for what a guest mu
 
 from typing import Final
 
+from emu.units import is_canonical
 from hypervisor.abi import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, Errno
 from hypervisor.domain import Domain
 
@@ -24,7 +25,7 @@ _IO: Final = 2
 def set_debug_register(domain: Domain, number: int, value: int, extensions: bool) -> int:
     """Write DR ``number``; ``extensions`` is the guest's CR4.DE. Returns 0 or a negative errno."""
     if 0 <= number <= 3:
-        if HYPERVISOR_VIRT_START <= value < HYPERVISOR_VIRT_END:
+        if not is_canonical(value) or HYPERVISOR_VIRT_START <= value < HYPERVISOR_VIRT_END:
             return -int(Errno.EPERM)
         domain.debug_registers[number] = value
         return 0
