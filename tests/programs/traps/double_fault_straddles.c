@@ -1,0 +1,16 @@
+// cowbird: description = a bounce frame whose lower half would lie on an absent page ends the domain
+// cowbird: expected = CRASH
+
+#include "cowbird.h"
+
+int main(void)
+{
+    char *lower = page_alloc(), *upper = page_alloc();
+
+    ktap_plan(1);
+    if (upper != lower + PAGE_SIZE || pte_set(lower, 0))
+        bail("no two pages in a row");
+    console_flush();
+    __asm__ volatile("mov %0, %%rsp; ud2" : : "r"(upper + 16));
+    return 0;
+}
