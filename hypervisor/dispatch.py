@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from emu.cpu import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RIP, RSI
 from hypervisor.abi import Errno, Hypercall
 from hypervisor.domain import Domain
-from hypervisor.errors import GuestFault
+from hypervisor.errors import GuestFault, Preempted
 from hypervisor.hypercalls import HYPERCALLS
 from hypervisor.hypercalls.registry import hypercall
 
@@ -29,7 +29,13 @@ _ENOSYS: Final = -int(Errno.ENOSYS)
 _EFAULT: Final = -int(Errno.EFAULT)
 _MULTICALL: Final = struct.Struct("<8Q")
 _RESULT: Final = struct.Struct("<Q")
+_SIX: Final = struct.Struct("<6Q")
 _RESULT_OFFSET: Final = 8
+_ARGUMENTS_OFFSET: Final = 16
+_SYSCALL_LENGTH: Final = 2
+_WORK_PER_ENTRY: Final = 4
+WORK_PER_MULTICALL: Final = 1 << 15
+"""Units (``Hypervisor.spend``) after which a multicall goes on in the next slice."""
 MAX_MULTICALL: Final = 1 << 16
 """Entries of one multicall; beyond it the caller gets -E2BIG (bounded work for one call)."""
 
@@ -54,15 +60,30 @@ class Dispatcher:
             return
         entry = HYPERCALLS.get(words[RAX])
         registers = _REGISTERS[6 if entry is None else entry.arguments]
-        result = self.invoke(domain, words[RAX], [words[register] for register in registers])
+        try:
+            result = self.invoke(domain, words[RAX], [words[register] for register in registers])
+        except Preempted as again:
+            self._again(again.arguments)
+            result = None
         if result is not None:
             words[RAX] = result & _M64
         hv.leave(domain)
+
+    def _again(self, arguments: tuple[int, ...]) -> None:
+        """The guest makes the same hypercall again, with these arguments, in its next slice."""
+        words = self._words
+        for register, value in zip(_ARGUMENTS, arguments, strict=False):
+            words[register] = value & _M64
+        words[RIP] = (words[RIP] - _SYSCALL_LENGTH) & _M64
+        self._hv.machine.stop()
 
     def invoke(self, domain: Domain, number: int, arguments: list[int]) -> int | None:
         """Run one hypercall of ``domain``, with at least as many arguments as it takes; count it.
 
         Returns what goes into RAX, or None if the guest goes on elsewhere.
+
+        Raises:
+            Preempted: it is not finished, and is to be made again.
         """
         hv = self._hv
         domain.hypercalls += 1
@@ -88,18 +109,29 @@ def multicall(hv: "Hypervisor", domain: Domain, calls: int, count: int) -> int |
     """Run ``count`` hypercalls whose numbers, arguments and results lie in memory.
 
     Stops, and is done, when an entry leaves the caller elsewhere (``iret``) or ends the domain.
-    A nested multicall answers -EINVAL.
+    A nested multicall answers -EINVAL. What takes long is gone on with later: of the entry in hand
+    the arguments are changed in memory, as Xen does it, and of the whole those in registers.
     """
     count &= 0xFFFF_FFFF
     if count > MAX_MULTICALL:
         return -int(Errno.E2BIG)
+    before = hv.work
     for i in range(count):
+        if hv.work - before > WORK_PER_MULTICALL:
+            raise Preempted(calls + i * _MULTICALL.size, count - i)
         at = calls + i * _MULTICALL.size
         number, _, *arguments = _MULTICALL.unpack(hv.guest.read(domain, at, _MULTICALL.size))
         if number == Hypercall.multicall:
             result: int | None = -int(Errno.EINVAL)
         else:
-            result = hv.dispatch.invoke(domain, number, arguments)
+            try:
+                result = hv.dispatch.invoke(domain, number, arguments)
+            except Preempted as again:
+                changed = [*again.arguments, *arguments[len(again.arguments) :]]
+                raw = _SIX.pack(*(value & _M64 for value in changed))
+                hv.guest.write(domain, at + _ARGUMENTS_OFFSET, raw)
+                raise Preempted(calls + i * _MULTICALL.size, count - i) from None
+        hv.spend(_WORK_PER_ENTRY)
         if result is None:
             return None
         hv.guest.write(domain, at + _RESULT_OFFSET, _RESULT.pack(result & _M64))

@@ -1,9 +1,9 @@
-"""The file format of guest kernels: packings, ELF headers, Xen notes, symbols.
+"""The file format of guest kernels: ELF headers, Xen notes, symbols.
 
-What the contents mean to Xen is decided in ``image``; here is only what a hostile file could
-abuse. Every offset and size is checked against the file before use; unpacking, notes and symbols
-are bounded, so that neither time nor memory depends on what a header claims. Anything wrong
-raises ``BadImageError`` (``image`` adds the file's name) and nothing else.
+What the contents mean to Xen is decided in ``image``, what they are packed in by ``packing``; here
+is only what a hostile file could abuse. Every offset and size is checked against the file before
+use; notes and symbols are bounded, so that neither time nor memory depends on what a header claims.
+Anything wrong raises ``BadImageError`` (``image`` adds the file's name) and nothing else.
 
 pyelftools provides the header layouts. Its objects for segments, sections, notes and symbols are
 not used: they follow links, unpack sections and raise errors of many kinds on damaged files.
@@ -12,10 +12,8 @@ Source: System V ABI, chapters 4 and 5; xen/elfnote.h; xen/common/libelf for the
 """
 
 import io
-import lzma
 import struct
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 
 from elftools.common.exceptions import ELFError
@@ -24,11 +22,8 @@ from elftools.elf.structs import ELFStructs
 
 from emu.units import VA
 from hypervisor.abi import NOTE_NAME, ElfNote, Width
+from hypervisor.packing import ELF_MAGIC, BadImageError
 
-MAX_IMAGE_BYTES: Final = 256 << 20
-"""Largest file, packed or unpacked, that is read."""
-MAX_XZ_MEMORY: Final = 256 << 20
-"""Most bytes that unpacking xz may use besides."""
 MAX_NOTE_BYTES: Final = 1 << 20
 """Most bytes of notes in one file; a Linux kernel has less than a thousand."""
 MAX_SYMBOLS: Final = 1 << 20
@@ -52,72 +47,7 @@ TEXT_NOTES = frozenset(
 )
 
 
-class BadImageError(Exception):
-    """What is wrong with a file, without the file's name."""
-
-
-_ELF_MAGIC: Final = b"\x7fELF"
-
-# --- packing ---
-
-
-def _gunzip(data: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        unpacked = unpacker.decompress(data, MAX_IMAGE_BYTES + 1)
-    except zlib.error as error:
-        raise BadImageError(f"damaged gzip file ({error})") from error
-    if len(unpacked) <= MAX_IMAGE_BYTES and not unpacker.eof:
-        raise BadImageError("truncated gzip file")
-    return unpacked
-
-
-def _unxz(data: bytes) -> bytes:
-    try:
-        # The dictionary is the file's choice, up to 4 GiB; what compresses kernels needs 64 MiB.
-        unpacker = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)
-        unpacked = unpacker.decompress(data, MAX_IMAGE_BYTES + 1)
-    except lzma.LZMAError as error:
-        raise BadImageError(f"damaged xz file ({error})") from error
-    if len(unpacked) <= MAX_IMAGE_BYTES and not unpacker.eof:
-        raise BadImageError("truncated xz file")
-    return unpacked
-
-
-# (offset in the file, magic, what it is, how to unpack it or None). A bzImage's payload, zstd and
-# bare lzma belong here, each as one function.
-_PACKINGS: Final[list[tuple[int, bytes, str, Callable[[bytes], bytes] | None]]] = [
-    (0, b"\x1f\x8b", "gzip", _gunzip),
-    (0, b"\xfd7zXZ\0", "xz", _unxz),
-    (0, b"\x28\xb5\x2f\xfd", "zstd", None),
-    (0, b"BZh", "bzip2", None),
-    (0x202, b"HdrS", "Linux bzImage", None),
-]
-
-
-def unpack(data: bytes) -> bytes:
-    """The ELF file within ``data``, which is bounded by MAX_IMAGE_BYTES."""
-    for offset, magic, kind, unpacker in _PACKINGS:
-        if data.startswith(_ELF_MAGIC) or len(data) > MAX_IMAGE_BYTES:
-            break
-        if data.startswith(magic, offset):
-            if unpacker is None:
-                raise BadImageError(f"{kind} files are not supported yet; unpack it first")
-            data = unpacker(data)
-            break
-    if len(data) > MAX_IMAGE_BYTES:
-        raise BadImageError(f"larger than {MAX_IMAGE_BYTES >> 20} MiB")
-    return data
-
-
 # --- ELF ---
-
-
-def _check_width(width: int) -> Width:
-    """The one place that keeps 32-bit guests out; all else here knows both widths."""
-    if width == 32:
-        raise BadImageError("an ELF32 image; 32-bit PAE guests are not supported yet")
-    return 64
 
 
 class ElfFile:
@@ -127,13 +57,13 @@ class ElfFile:
         self.data = data
         if not data:
             raise BadImageError("empty file")
-        if not data.startswith(_ELF_MAGIC):
-            raise BadImageError("neither an ELF file nor one packed by gzip or xz")
+        if not data.startswith(ELF_MAGIC):
+            raise BadImageError("neither an ELF file nor a packed one")
         if len(data) < 16 or data[4] not in (1, 2):
             raise BadImageError("damaged ELF header")
         if data[5] != 1:
             raise BadImageError("not a little-endian ELF file")
-        self.width: Width = _check_width(32 * data[4])
+        self.width: Width = 64 if data[4] == 2 else 32
         self._stream = io.BytesIO(data)
         self._structs: Any = ELFStructs(little_endian=True, elfclass=self.width)
         self._structs.create_basic_structs()
@@ -227,9 +157,14 @@ def _note_value(kind: int, raw: bytes) -> tuple[str, NoteValue]:
 
 
 def read_notes(elf: ElfFile) -> dict[str, NoteValue]:
-    """The Xen notes by name, from the segments or else from the sections.
+    """The Xen notes by name. Of a note given twice the last counts. Raises BadImageError."""
+    return dict(list_notes(elf))
 
-    Of a note given twice the last counts. Raises BadImageError.
+
+def list_notes(elf: ElfFile) -> list[tuple[str, NoteValue]]:
+    """All Xen notes in their order, from the segments or else from the sections.
+
+    Raises BadImageError.
     """
     # Some linkers leave the offset 0; what lies there is the ELF header, not notes.
     places = [
@@ -243,14 +178,14 @@ def read_notes(elf: ElfFile) -> dict[str, NoteValue]:
     )
 
 
-def _notes_at(elf: ElfFile, places: list[tuple[int, int]]) -> dict[str, NoteValue]:
+def _notes_at(elf: ElfFile, places: list[tuple[int, int]]) -> list[tuple[str, NoteValue]]:
     total = sum(size for _, size in places)
     if total > MAX_NOTE_BYTES:
         raise BadImageError(f"{total:#x} bytes of notes")
-    notes: dict[str, NoteValue] = {}
+    notes: list[tuple[str, NoteValue]] = []
     for offset, size in places:
         blob = elf.slice(offset, size, "a note segment or section")
-        notes.update(_note_value(kind, raw) for kind, raw in _iter_notes(blob))
+        notes.extend(_note_value(kind, raw) for kind, raw in _iter_notes(blob))
     return notes
 
 

@@ -388,6 +388,7 @@ class Emulator:
         step = -size if cpu.flags & RFLAGS_DF else size
         left = words[RCX] & mask if i.repeated else 1
         port = words[RDX] & 0xFFFF
+        self._hv.spend(min(left, _MAX_STRING))
         for _ in range(min(left, _MAX_STRING)):
             va = (base + (words[index] & mask)) & (_M64 if cpu.bits == 64 else _M32)
             try:

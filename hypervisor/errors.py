@@ -24,5 +24,17 @@ class OutOfFrames(CowbirdError):
         self.free = free
 
 
+class Preempted(Exception):
+    """A hypercall has done enough for once, and is to be made again with ``arguments``.
+
+    What was done so far is where the new arguments, or the guest's memory, say that it is: Xen's
+    continuations. The guest sees nothing of it but the time.
+    """
+
+    def __init__(self, *arguments: int) -> None:
+        super().__init__(arguments)
+        self.arguments = arguments
+
+
 class GuestFault(Exception):
     """A guest pointer did not hold; hypercall code lets it rise and the guest gets ``-EFAULT``."""

@@ -29,6 +29,8 @@ from hypervisor.sharing import Sharing
 from hypervisor.traps import Traps
 
 MAX_DOMAINS: Final = 0x7FF0 - 1
+WORK_LIMIT: Final = 1 << 16
+"""Units of work, of about a microsecond, after which a slice ends whatever else it could run."""
 _RUNNABLE: Final = State.RUNNABLE
 _TABLE: Final = PTE_P | PTE_RW | PTE_US | PTE_A
 _READ_ONLY: Final = PTE_P | PTE_US | PTE_A | PTE_NX
@@ -68,6 +70,8 @@ class Hypervisor:
         """Stands for no domain, as Xen's idle domain does."""
         self.current = self.idle
         """The domain whose state is in the CPU."""
+        self.work = 0
+        """Units of work that one instruction started, in this slice."""
         self.machine.on_syscall = self.dispatch.on_syscall
         self.machine.on_trap = self.traps.on_trap
         self.machine.on_tsc = self.scheduler.tsc
@@ -93,6 +97,16 @@ class Hypervisor:
             self.machine.stop()
         elif self.events.deliverable(domain):
             self.traps.deliver_upcall(domain)
+
+    def spend(self, units: int) -> None:
+        """Count work that a single instruction of the guest's asked for.
+
+        A slice is measured in instructions, and a hypercall that takes a batch is one. Without
+        this a domain that makes nothing but large ones would keep the others from the CPU.
+        """
+        self.work += units
+        if self.work > WORK_LIMIT:
+            self.machine.stop()
 
     def emit(self, kind: str, domain: Domain | None, **details: Any) -> None:
         """Tell the listeners that something happened."""

@@ -40,16 +40,14 @@ from hypervisor.abi import (
     XenFeat,
 )
 from hypervisor.elffile import (
-    MAX_IMAGE_BYTES,
     TEXT_NOTES,
-    BadImageError,
     ElfFile,
     NoteValue,
     read_notes,
     read_symbols,
     text_of,
-    unpack,
 )
+from hypervisor.packing import MAX_IMAGE_BYTES, BadImageError, unpack
 
 _GUEST_KEYS = {
     "GUEST_VER": ElfNote.GUEST_VERSION,
@@ -134,6 +132,14 @@ def load_image(path: Path) -> KernelImage:
 
     Raises ImageError if the file cannot be read, or for any of ``parse_image``'s reasons.
     """
+    return parse_image(read_image(path), str(path))
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of the file ``path``, which nothing has looked at.
+
+    Raises ImageError if it cannot be read; a byte more than may be is read of what is too large.
+    """
     name = str(path)
     try:
         # A pipe or a device could keep the reader waiting, or reading, for ever.
@@ -141,21 +147,20 @@ def load_image(path: Path) -> KernelImage:
             reason = "not a regular file" if path.exists() else "no such file"
             raise ImageError(f"{name}: {reason}")
         with path.open("rb") as stream:
-            data = stream.read(MAX_IMAGE_BYTES + 1)
+            return stream.read(MAX_IMAGE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(f"{name}: {reason}") from error
-    return parse_image(data, name)
 
 
 def parse_image(data: bytes, name: str) -> KernelImage:
-    """Read the kernel in ``data``: ELF, or ELF packed by gzip or xz.
+    """Read the kernel in ``data``: ELF, or ELF in what ``packing`` knows, a bzImage included.
 
     ``name`` stands in the image and in every message. Raises ImageError, and nothing else, if
     the bytes are not the image of a 64-bit Xen PV kernel.
     """
     try:
-        return _build(ElfFile(unpack(data)), name)
+        return build_image(ElfFile(unpack(data)[0]), name)
     except BadImageError as error:
         raise ImageError(f"{name}: {error}") from error
 
@@ -175,7 +180,7 @@ def _number(text: str, what: str) -> int:
     return value
 
 
-def _read_guest_section(elf: ElfFile) -> dict[str, NoteValue]:
+def read_guest_section(elf: ElfFile) -> dict[str, NoteValue]:
     """The older description: ``KEY=value,KEY=value`` in section __xen_guest, as if from notes."""
     section = elf.section_named(b"__xen_guest")
     if section is None:
@@ -193,7 +198,7 @@ def _read_guest_section(elf: ElfFile) -> dict[str, NoteValue]:
     return notes
 
 
-def _features(notes: Mapping[str, NoteValue]) -> tuple[frozenset[XenFeat], frozenset[XenFeat]]:
+def read_features(notes: Mapping[str, NoteValue]) -> tuple[frozenset[XenFeat], frozenset[XenFeat]]:
     """(supported, required) features, from both notes that name them."""
     supported: set[XenFeat] = set()
     required: set[XenFeat] = set()
@@ -279,10 +284,13 @@ def _load_segments(elf: ElfFile, virt_offset: int) -> tuple[Segment, ...]:
     return tuple(segments)
 
 
-def _build(elf: ElfFile, name: str) -> KernelImage:
+def build_image(elf: ElfFile, name: str) -> KernelImage:
+    """The kernel in an ELF file; raises BadImageError, without the name, if it is none."""
+    if elf.width == 32:  # the one place that keeps 32-bit guests out; all else knows both widths
+        raise BadImageError("an ELF32 image; 32-bit PAE guests are not supported yet")
     notes = read_notes(elf)
     from_notes = bool(notes)
-    notes = notes or _read_guest_section(elf)
+    notes = notes or read_guest_section(elf)
     _check_identity(notes)
 
     virt_base = _address(notes, ElfNote.VIRT_BASE)
@@ -316,7 +324,7 @@ def _build(elf: ElfFile, name: str) -> KernelImage:
         if init_p2m & PAGE_MASK or start <= init_p2m < end:
             raise BadImageError(f"INIT_P2M {init_p2m:#x} is unaligned or within the image")
 
-    features, required = _features(notes)
+    features, required = read_features(notes)
     return KernelImage(
         name=name,
         width=elf.width,

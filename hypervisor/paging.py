@@ -82,6 +82,8 @@ class Paging:
         self.frames = frames
         self.sharing: Sharing
         """Set by ``Sharing`` itself: shared frames' references are its business."""
+        self.walked = 0
+        """Whole tables that were validated or invalidated: what a single update may cost."""
         self.domains: dict[int, Domain] = {}
         """The hypervisor's own record of domains, to count the pages that they have."""
 
@@ -280,6 +282,7 @@ class Paging:
 
     def _validate(self, mfn: MFN, level: int, domain: Domain) -> int:
         """Check a frame's entries and take what they imply; all or nothing."""
+        self.walked += 1
         words = self._words
         start = mfn * ENTRIES
         values = words[start : start + ENTRIES].tolist()
@@ -316,6 +319,7 @@ class Paging:
     def _invalidate(self, mfn: MFN, level: int, domain: Domain) -> None:
         frames = self.frames
         frames.flags[mfn] &= ~VALIDATED
+        self.walked += 1
         start = mfn * ENTRIES
         for index, value in enumerate(self._words[start : start + ENTRIES].tolist()):
             if not value & PTE_P or (

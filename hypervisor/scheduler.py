@@ -372,6 +372,7 @@ class Scheduler:
         self.runstates.write(domain, now)
         before = self._machine.position
         self._slice_end = now + budget
+        hv.work = 0
         try:
             ending = self._machine.run(budget)
         except MachineError as error:

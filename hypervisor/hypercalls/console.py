@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from emu.units import PAGE_MASK, PAGE_SIZE
 from hypervisor.abi import ConsoleIo, Errno, Hypercall
 from hypervisor.domain import Domain
+from hypervisor.errors import Preempted
 from hypervisor.hypercalls.registry import hypercall
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_COUNT: Final = (1 << 31) - 1
 _CHUNK: Final = PAGE_SIZE
+_CHUNKS_PER_CALL: Final = 256
+_WORK_PER_CHUNK: Final = 16
 
 
 @hypercall(Hypercall.console_io, 3)
@@ -23,7 +26,12 @@ def console_io(hv: "Hypervisor", domain: Domain, command: int, count: int, buffe
     command &= 0xFFFF_FFFF
     count &= 0xFFFF_FFFF
     if command == ConsoleIo.write:
+        chunks = 0
         while count:
+            if chunks == _CHUNKS_PER_CALL:
+                hv.spend(chunks * _WORK_PER_CHUNK)
+                raise Preempted(command, count, buffer)
+            chunks += 1
             part = min(count, _CHUNK - (buffer & PAGE_MASK))
             domain.console.write(hv.guest.read(domain, buffer, part))
             buffer = (buffer + part) & ((1 << 64) - 1)

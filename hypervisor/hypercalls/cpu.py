@@ -80,12 +80,15 @@ def set_trap_table(hv: "Hypervisor", domain: Domain, table: int) -> int:
         raw = hv.guest.read(domain, table + i * _TRAP_INFO.size, _TRAP_INFO.size)
         vector, flags, cs, _, address = _TRAP_INFO.unpack(raw)
         if address == 0:
+            hv.spend(i)
             return 0
         if not is_canonical(address):
+            hv.spend(i)
             return _EINVAL
         domain.trap_table[vector] = TrapEntry(
             cs | 3, VA(address), flags & TI_DPL_MASK, bool(flags & TI_IF)
         )
+    hv.spend(MAX_TRAP_ENTRIES)
     return -int(Errno.E2BIG)
 
 
@@ -208,11 +211,7 @@ def iret(hv: "Hypervisor", domain: Domain) -> int | None:
         words[RCX], words[R11] = rcx, r11
         if flags & RFLAGS_TF:
             hv.machine.leave_as_iret()
-    if (
-        cs == _USER_CS64
-        and is_canonical(rip)
-        and (how & _IN_SYSCALL or ss == _USER_SS64)
-    ):
+    if cs == _USER_CS64 and is_canonical(rip) and (how & _IN_SYSCALL or ss == _USER_SS64):
         traps.load_flat()
         return None
     if how & _IN_SYSCALL and is_canonical(rip):

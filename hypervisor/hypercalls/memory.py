@@ -40,7 +40,7 @@ from hypervisor.abi import (
     to_bytes,
 )
 from hypervisor.domain import Domain
-from hypervisor.errors import GuestFault, OutOfFrames
+from hypervisor.errors import GuestFault, OutOfFrames, Preempted
 from hypervisor.frames import ALLOCATED, XEN_HEAP
 from hypervisor.hypercalls.mmu import foreign
 from hypervisor.hypercalls.registry import hypercall
@@ -58,6 +58,9 @@ _E820: Final = struct.Struct("<QQI")
 _E820_RAM: Final = 1
 _M2P_EXTENT: Final = 1 << (21 - PAGE_SHIFT)
 """Frames of M2P that one entry of ``machphys_mfn_list`` stands for."""
+_EXCHANGED_PER_CALL: Final = 1 << 12
+"""Frames; more are exchanged in the next slice."""
+_WORK_PER_EXCHANGE: Final = 4
 _MAX_PFN: Final = offset_of(SharedInfo, "arch") + offset_of(ArchSharedInfo, "max_pfn")
 
 _SELF: Final = int(DomId.SELF)
@@ -145,6 +148,7 @@ def _reservation(
             done += 1
     except GuestFault:
         pass
+    hv.spend((done - start) << max(0, request.order))
     return done
 
 
@@ -226,6 +230,8 @@ def _exchange(hv: "Hypervisor", domain: Domain, argument: int) -> int:
         answer = owner if isinstance(owner, int) else _exchange_all(hv, domain, owner, call)
     done = argument + offset_of(MemoryExchange, "nr_exchanged")
     hv.guest.write(domain, done, _PFN.pack(call.nr_exchanged))
+    if not answer and call.nr_exchanged < call.in_.nr_extents:
+        raise Preempted(XenMem.exchange, argument)
     return answer
 
 
@@ -245,11 +251,19 @@ def _check_exchange(call: MemoryExchange) -> int:
 
 
 def _exchange_all(hv: "Hypervisor", domain: Domain, owner: Domain, call: MemoryExchange) -> int:
-    """Exchange chunk after chunk; ``call.nr_exchanged`` says how far it came."""
+    """Exchange chunk after chunk; ``call.nr_exchanged`` says how far it came.
+
+    Not all of them at once: a list may be as long as the address space, page after page of it the
+    same one, in which the frames just given are those to be exchanged next.
+    """
     given, wanted = call.in_, call.out
     per_chunk = 1 << max(0, wanted.extent_order - given.extent_order)
     back_per_chunk = 1 << max(0, given.extent_order - wanted.extent_order)
-    for chunk in range(call.nr_exchanged // per_chunk, given.nr_extents // per_chunk):
+    first, end = call.nr_exchanged // per_chunk, given.nr_extents // per_chunk
+    frames_per_chunk = per_chunk << given.extent_order
+    last = min(end, first + max(1, _EXCHANGED_PER_CALL // frames_per_chunk))
+    hv.spend(_WORK_PER_EXCHANGE * (last - first) * frames_per_chunk)
+    for chunk in range(first, last):
         call.nr_exchanged = chunk * per_chunk
         source = (given.extent_start + chunk * per_chunk * _PFN.size) & _M64
         target = (wanted.extent_start + chunk * back_per_chunk * _PFN.size) & _M64
@@ -261,7 +275,7 @@ def _exchange_all(hv: "Hypervisor", domain: Domain, owner: Domain, call: MemoryE
             answer = _EFAULT
         if answer:
             return answer
-    call.nr_exchanged = given.nr_extents
+    call.nr_exchanged = last * per_chunk
     return 0
 
 

@@ -22,7 +22,7 @@ from hypervisor.abi import (
     Uvmf,
 )
 from hypervisor.domain import NO_FRAME, Domain
-from hypervisor.errors import GuestFault
+from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import FrameTable, PageType
 from hypervisor.hypercalls.registry import hypercall
 
@@ -31,14 +31,21 @@ if TYPE_CHECKING:
 
 _UPDATE: Final = struct.Struct("<QQ")
 _EXT: Final = struct.Struct("<I4xQQ")
+_DONE: Final = struct.Struct("<I")
 _EINVAL: Final = -int(Errno.EINVAL)
 _EPERM: Final = -int(Errno.EPERM)
 _ESRCH: Final = -int(Errno.ESRCH)
 _ENOSYS: Final = -int(Errno.ENOSYS)
 _PREEMPTED: Final = 1 << 31
-"""MMU_UPDATE_PREEMPTED: a continuation's mark in ``count``, which no guest may set."""
+"""MMU_UPDATE_PREEMPTED: a continuation's mark in ``count``. ``*done`` then says how many of the
+whole were applied before; a guest that sets it gets nothing but a wrong ``*done``."""
 MAX_BATCH: Final = 1 << 20
 """Requests of one call; beyond it the caller gets -E2BIG."""
+_REQUESTS_AT_ONCE: Final = 1 << 15
+_TABLES_AT_ONCE: Final = 256
+"""Requests applied, and tables gone through by them, before the rest waits for the next slice."""
+_WORK_PER_REQUEST: Final = 2
+_WORK_PER_TABLE: Final = 128
 _VCPUS: Final = 1
 _OWNERS: Final = (DomId.IO, DomId.XEN)
 """Owners of frames that are no domains."""
@@ -141,16 +148,55 @@ def update_va_mapping_otherdomain(
 # -- mmu_update --------------------------------------------------------------------------------
 
 
-def _batch_count(count: int, done: int, hv: "Hypervisor", domain: Domain) -> int:
-    """The number of requests, or a negative errno; ``done`` is checked to be writable."""
+def _batch(
+    hv: "Hypervisor",
+    domain: Domain,
+    requests: tuple[int, int, int, int],
+    layout: struct.Struct,
+    apply: Callable[..., int],
+) -> int:
+    """Apply requests of one layout, until the first that fails; ``*done``: how many succeeded.
+
+    ``requests``: the hypercall's arguments (address, count, done, domid).
+
+    Raises:
+        Preempted: it was enough for one slice.
+    """
+    at, count, done, domid = requests
     count &= 0xFFFF_FFFF
-    if count & _PREEMPTED:
-        return _EINVAL
-    if count > MAX_BATCH:
-        return -int(Errno.E2BIG)
+    paging = hv.paging
+    walked = paging.walked
+    if count == 1 and not done:  # what most callers do
+        answer = apply(*layout.unpack(hv.guest.read(domain, at, layout.size)))
+        if paging.walked != walked:
+            hv.spend((paging.walked - walked) * _WORK_PER_TABLE)
+        return answer
+    before = 0
     if done:
         hv.guest.translate(domain, done, write=True)
-    return count
+        if count & _PREEMPTED:
+            (before,) = _DONE.unpack(hv.guest.read(domain, done, _DONE.size))
+    count &= ~_PREEMPTED
+    if count > MAX_BATCH:
+        return -int(Errno.E2BIG)
+    enough = walked + _TABLES_AT_ONCE
+    answer = 0
+    succeeded = 0
+    try:
+        for i in range(min(count, _REQUESTS_AT_ONCE)):
+            answer = apply(*layout.unpack(hv.guest.read(domain, at + i * layout.size, layout.size)))
+            if answer:
+                break
+            succeeded += 1
+            if paging.walked > enough:
+                break
+    finally:
+        hv.spend(succeeded * _WORK_PER_REQUEST + (paging.walked - walked) * _WORK_PER_TABLE)
+        if done:
+            hv.guest.write(domain, done, _DONE.pack((before + succeeded) & 0xFFFF_FFFF))
+    if not answer and succeeded < count:
+        raise Preempted(at + succeeded * layout.size, count - succeeded | _PREEMPTED, done, domid)
+    return answer
 
 
 @hypercall(Hypercall.mmu_update, 4)
@@ -158,29 +204,17 @@ def mmu_update(
     hv: "Hypervisor", domain: Domain, reqs: int, count: int, done: int, domid: int
 ) -> int:
     """Apply ``count`` updates; stops at the first that fails. ``*done``: how many succeeded."""
-    number = _batch_count(count, done, hv, domain)
-    if number < 0:
-        return number
     tables = _tables_of(hv, domain, domid >> 16 & 0xFFFF)
     if isinstance(tables, int):
         return tables
     frames_of = _mappable(hv, domain, domid & 0xFFFF)
     if frames_of < 0:
         return frames_of
-    answer = 0
-    succeeded = 0
-    try:
-        for i in range(number):
-            raw = hv.guest.read(domain, reqs + i * _UPDATE.size, _UPDATE.size)
-            ptr, value = _UPDATE.unpack(raw)
-            answer = _one_update(hv, tables, frames_of, ptr, value)
-            if answer:
-                break
-            succeeded += 1
-    finally:
-        if done:
-            hv.guest.write(domain, done, struct.pack("<I", succeeded))
-    return answer
+
+    def apply(ptr: int, value: int) -> int:
+        return _one_update(hv, tables, frames_of, ptr, value)
+
+    return _batch(hv, domain, (reqs, count, done, domid), _UPDATE, apply)
 
 
 def _one_update(hv: "Hypervisor", tables: Domain, owner: int, ptr: int, value: int) -> int:
@@ -223,27 +257,15 @@ def _one_update(hv: "Hypervisor", tables: Domain, owner: int, ptr: int, value: i
 @hypercall(Hypercall.mmuext_op, 4)
 def mmuext_op(hv: "Hypervisor", domain: Domain, ops: int, count: int, done: int, domid: int) -> int:
     """Apply ``count`` extended operations; stops at the first that fails, as ``mmu_update``."""
-    number = _batch_count(count, done, hv, domain)
-    if number < 0:
-        return number
     owner = _page_owner(hv, domain, domid & 0xFFFF)
     if isinstance(owner, int):
         return owner
-    answer = 0
-    succeeded = 0
-    try:
-        for i in range(number):
-            raw = hv.guest.read(domain, ops + i * _EXT.size, _EXT.size)
-            command, arg1, arg2 = _EXT.unpack(raw)
-            operation = _OPERATIONS.get(command)
-            answer = _ENOSYS if operation is None else operation(hv, domain, owner, arg1, arg2)
-            if answer:
-                break
-            succeeded += 1
-    finally:
-        if done:
-            hv.guest.write(domain, done, struct.pack("<I", succeeded))
-    return answer
+
+    def apply(command: int, arg1: int, arg2: int) -> int:
+        operation = _OPERATIONS.get(command)
+        return _ENOSYS if operation is None else operation(hv, domain, owner, arg1, arg2)
+
+    return _batch(hv, domain, (ops, count, done, domid), _EXT, apply)
 
 
 def _pin(level: int) -> "Operation":
