@@ -8,6 +8,7 @@ Source: xen.h (MMU_*, MMUEXT_*, UVMF_*, DOMID_*).
 
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA
@@ -157,7 +158,8 @@ def _batch(
 ) -> int:
     """Apply requests of one layout, until the first that fails; ``*done``: how many succeeded.
 
-    ``requests``: the hypercall's arguments (address, count, done, domid).
+    ``requests``: the hypercall's arguments (address, count, done, domid). A ``done`` that cannot be
+    accessed is left alone and changes nothing else.
 
     Raises:
         Preempted: it was enough for one slice.
@@ -172,9 +174,8 @@ def _batch(
             hv.spend((paging.walked - walked) * _WORK_PER_TABLE)
         return answer
     before = 0
-    if done:
-        hv.guest.translate(domain, done, write=True)
-        if count & _PREEMPTED:
+    if done and count & _PREEMPTED:
+        with suppress(GuestFault):
             (before,) = _DONE.unpack(hv.guest.read(domain, done, _DONE.size))
     count &= ~_PREEMPTED
     if count > MAX_BATCH:
@@ -193,7 +194,8 @@ def _batch(
     finally:
         hv.spend(succeeded * _WORK_PER_REQUEST + (paging.walked - walked) * _WORK_PER_TABLE)
         if done:
-            hv.guest.write(domain, done, _DONE.pack((before + succeeded) & 0xFFFF_FFFF))
+            with suppress(GuestFault):
+                hv.guest.write(domain, done, _DONE.pack((before + succeeded) & 0xFFFF_FFFF))
     if not answer and succeeded < count:
         raise Preempted(at + succeeded * layout.size, count - succeeded | _PREEMPTED, done, domid)
     return answer
