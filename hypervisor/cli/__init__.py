@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "boot": "boot",
     "demo": "demo",
     "guests": "guests",
+    "info": "info",
     "asm": "asm",
     "test": "test",
     "new-guest": "new_guest",

@@ -70,8 +70,8 @@ def boot(
     """Boot GUESTs on one machine until all have ended.
 
     GUEST is the name of a bundled guest ('cowbird guests'), an assembly source (.asm, .s, .S), or
-    a Xen PV ELF image (plain, gzip or xz). One domain's console is joined to the terminal; several
-    are shown line by line, each behind its domain's name.
+    a Xen PV kernel (ELF or bzImage, plain or packed; 'cowbird info'). One domain's console is
+    joined to the terminal; several are shown line by line, each behind its domain's name.
     """
     logs.set_up(log)
     screen = Screen(taken="-" in (trace, json_))
