@@ -18,7 +18,7 @@ int main(void)
     };
 
     pte_protect(page, PTE_RO);
-    ktap_plan(12);
+    ktap_plan(14);
     ok_result(HYPERVISOR_mmuext_op(ops, 0, &done, DOMID_SELF), 0, "no operations");
     ok_value(done, 0, "none done");
     ok_result(HYPERVISOR_mmuext_op(ops, 3, &done, DOMID_SELF), -EINVAL, "the second fails");
@@ -31,6 +31,8 @@ int main(void)
     ok_result(HYPERVISOR_mmuext_op(ops, 1, &done, DOMID_INVALID), -ESRCH, "DOMID_INVALID");
     ok_result(HYPERVISOR_mmuext_op(NOWHERE, 1, &done, DOMID_SELF), -EFAULT, "a bad pointer");
     ok_result(HYPERVISOR_mmuext_op(window_alloc(), 1, &done, DOMID_SELF), -EFAULT, "nothing mapped");
+    ok_result(HYPERVISOR_mmuext_op(ops, 1, NOWHERE, DOMID_SELF), 0, "done cannot be written");
+    ok_result(unpin(mfn), 0, "the operation was dealt with");
     ok_result(unpin(mfn), -EINVAL, "nothing was pinned by all that");
     return 0;
 }

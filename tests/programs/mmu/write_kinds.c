@@ -1,4 +1,4 @@
-// cowbird: description = every kind of store to a read-only page is a write fault, even one that reads first
+// cowbird: description = every kind of store to a read-only page is a write fault, also where it reads first
 /*
  * A read-modify-write asks for write access when it reads: the error code has W, and nothing is
  * loaded or flagged. That holds for a cmpxchg which would not have stored.
