@@ -44,6 +44,8 @@ SEGMENT_NAMES: Final = ("es", "cs", "ss", "ds", "fs", "gs")
 CS_SELECTOR: Final = (OFF_SEGS + CS * SEGMENT_BYTES) >> 2
 SS_SELECTOR: Final = (OFF_SEGS + SS * SEGMENT_BYTES) >> 2
 """Indices into ``Cpu.halves`` of the visible selectors."""
+CS_ATTRIBUTES: Final = (OFF_SEGS + CS * SEGMENT_BYTES + 20) >> 2
+"""Index into ``Cpu.halves`` of what ``Cpu.attributes(CS)`` reads."""
 
 CODE64: Final = 0x00AF_FB00
 """Attributes of a flat 64-bit code segment of privilege 3: G, L, P, DPL 3, readable, accessed."""

@@ -33,6 +33,7 @@ from emu import Trap, TrapKind
 from emu.cpu import (
     CODE64,
     CS,
+    CS_ATTRIBUTES,
     CS_SELECTOR,
     DATA,
     GS,
@@ -92,7 +93,7 @@ _KERNEL_SS: Final = int(Flat64.KERNEL_SS)
 _COW: Final = int(DomId.COW)
 _FRAME: Final = struct.Struct("<7Q")
 _ERROR_FRAME: Final = struct.Struct("<8Q")
-_CLEARED: Final = RFLAGS_AC | RFLAGS_VM | RFLAGS_RF | RFLAGS_NT | RFLAGS_TF
+_CLEARED: Final = RFLAGS_AC | RFLAGS_VM | RFLAGS_RF | RFLAGS_NT | RFLAGS_TF | RFLAGS_IOPL
 _NOT_PUSHED: Final = ~(RFLAGS_IF | RFLAGS_IOPL)
 _COW_MASK: Final = PF_P | PF_W | PF_RSVD | PF_I
 _COW_FAULT: Final = PF_P | PF_W
@@ -322,10 +323,18 @@ class Traps:
         cpu.sync_mode()
 
     def load_flat(self) -> None:
-        """Load the flat 64-bit CS and SS of the ABI."""
+        """Load the flat 64-bit CS and SS of the ABI.
+
+        The selectors alone do not say that they are loaded: the engine lets IRETD at CPL 3 go to
+        virtual-8086 mode, which long mode does not have, and there a selector is only a number.
+        """
         cpu = self._cpu
         halves = self._halves
-        if halves[CS_SELECTOR] != _KERNEL_CS or halves[SS_SELECTOR] != _KERNEL_SS:
+        if (
+            halves[CS_SELECTOR] != _KERNEL_CS
+            or halves[SS_SELECTOR] != _KERNEL_SS
+            or halves[CS_ATTRIBUTES] != CODE64
+        ):
             cpu.load_segment(CS, _KERNEL_CS, CODE64)
             cpu.load_segment(SS, _KERNEL_SS, DATA)
             cpu.sync_mode()

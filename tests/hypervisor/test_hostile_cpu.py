@@ -12,7 +12,9 @@ import pytest
 from emu import Trap
 from emu.coherence import Coherence
 from emu.cpu import RAX, RBX, RDI, RIP
-from emu.units import MA, PAGE_SHIFT, PAGE_SIZE, VA
+from emu.engine import OFF_LDT, OFF_TR
+from emu.paging import RFLAGS_IOPL, RFLAGS_VM
+from emu.units import ENTRIES, MA, PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Access, walk
 from hypervisor.abi import Errno
 from hypervisor.audit import audit
@@ -55,6 +57,54 @@ def test_an_unmapped_page_cannot_be_stored_to() -> None:
     tiny.trap(14, "h")
     tiny.run()
     assert tiny.words[RBX] == 1, "the second store went through a stale translation"
+
+
+def test_virtual_8086_mode_is_left_for_good() -> None:
+    """IRETD with VM set gets there from CPL 3 in this engine, with IOPL 3; the next trap ends it.
+
+    The selectors chosen are those of the flat segments, which must be loaded all the same.
+    """
+    tiny = Tiny("""
+    sub rsp, 64
+    mov dword ptr [rsp], 0x800
+    mov dword ptr [rsp+4], 0xe033
+    mov dword ptr [rsp+8], 0x23202
+    mov dword ptr [rsp+12], 0x400
+    mov dword ptr [rsp+16], 0xe02b
+    mov qword ptr [rsp+20], 0
+    mov qword ptr [rsp+28], 0
+    .byte 0xcf
+h:  mov rbx, 1
+""")
+    domain = tiny.domain
+    l2, l1, code, stack = tiny.take(4)
+    words = tiny.hv.machine.memory.words
+    words[l2 * ENTRIES] = l1 << PAGE_SHIFT | RW
+    words[l1 * ENTRIES + 0xE0] = code << PAGE_SHIFT | RW
+    words[l1 * ENTRIES + 0x0] = stack << PAGE_SHIFT | RW
+    assert tiny.hv.paging.update_entry(tiny.space.l3, 0, l2 << PAGE_SHIFT | RW, domain) == 0
+    tiny.write(0xE0330 + 0x800, bytes.fromhex("90900f0b"))  # nop; nop; ud2
+    for vector in range(20):
+        tiny.trap(vector, "h")
+    domain.kernel_mode = False
+    domain.user_table = domain.table
+    tiny.hv.paging.get_table(domain.table, 4, domain)
+    tiny.run()
+    assert tiny.words[RBX] == 1, tiny.crashed
+    assert tiny.cpu.bits == 64
+    assert tiny.cpu.cpl == 3
+    assert tiny.cpu.flags & (RFLAGS_VM | RFLAGS_IOPL) == 0
+
+
+def test_there_is_no_local_descriptor_table_and_no_task_state() -> None:
+    """With the limits of a CPU's reset they would lie at linear address 0, the guest's own."""
+    tiny = Tiny(handler("push 0x0f\n lea rax, [rip+done]\n push rax\n .byte 0x48, 0xcb"))
+    tiny.trap(13, "h")
+    tiny.run()
+    assert tiny.words[RBX] == 1
+    assert tiny.cpu.cpl == 3
+    for register in (OFF_LDT, OFF_TR):
+        assert tiny.cpu.halves[register + 16 >> 2] == 0
 
 
 # -- the TLB against the tables ----------------------------------------------------------------
