@@ -263,6 +263,8 @@ def build_domain(
     if hv.paging.pin(top, PageType.L4, domain) or hv.paging.get_table(top, PageType.L4, domain):
         raise HypervisorError(f"{domain.label}: the builder's own tables do not validate")
     domain.table = top
+    store = MFN(info.store_mfn), info.store_evtchn
+    hv.connect(domain, memory, store, (MFN(info.console.domU.mfn), info.console.domU.evtchn))
     shared_info = hv.machine.memory.frame(domain.shared_info)
     for vcpu in range(XEN_LEGACY_MAX_VCPUS):
         shared_info[vcpu * size_of(VcpuInfo) + offset_of(VcpuInfo, "evtchn_upcall_mask")] = 1
@@ -322,7 +324,7 @@ def _start_info(
     info.nr_pages = where.pages
     info.shared_info = domain.shared_info << PAGE_SHIFT
     info.flags = Sif.PRIVILEGED if domain.privileged else 0
-    # As from a toolstack: ports that nobody has bound yet, on pages that nobody reads yet.
+    # As from a toolstack: ports left for domain 0, whose place ``hv.connect`` takes.
     info.store_mfn = int(mfns[where.store])
     info.store_evtchn = hv.events.alloc_unbound(domain, _STORE_REMOTE)
     info.console.domU.mfn = int(mfns[where.console])

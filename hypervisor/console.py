@@ -47,6 +47,8 @@ class Console:
         self._sink = sink
         self._limit = limit
         self._partial = bytearray()
+        self.on_input: Callable[[], None] | None = None
+        """Called after input was fed: whoever brings it to the guest."""
         self._input: deque[bytes] = deque()
         self._waiting = 0
 
@@ -112,6 +114,8 @@ class Console:
         if data:
             self._input.append(data)
             self._waiting += len(data)
+            if self.on_input is not None:
+                self.on_input()
         return len(data)
 
     def read(self, count: int) -> bytes:
@@ -130,5 +134,10 @@ class Console:
 
     @property
     def waiting(self) -> int:
-        """Bytes of input that the guest has not read."""
+        """Bytes of input that the guest has not read; asked by a guest that wants some."""
+        return self._waiting
+
+    @property
+    def queued(self) -> int:
+        """Bytes of input that nobody has taken yet."""
         return self._waiting

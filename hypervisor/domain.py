@@ -98,6 +98,9 @@ class Domain:
     user_table: MFN = NO_FRAME
     """Top-level table of user mode (NEW_USER_BASEPTR)."""
     shared_info: MFN = NO_FRAME
+    service_frames: tuple[MFN, ...] = ()
+    """Frames that parts of the hypervisor store into for the guest (its XenStore and console
+    rings): each holds a writable reference, so that it never becomes a page table."""
     window: MFN = NO_FRAME
     """L3 table of its per-domain slot (GDT and LDT window), then its L2 and L1."""
     window_l2: MFN = NO_FRAME

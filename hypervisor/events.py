@@ -12,6 +12,7 @@ interrupt; port 0 is never in use. Results are Xen's errnos, and nothing is chan
 Source: event_channel.h for the operations, xen.h (shared_info, vcpu_info) for the bits.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +28,7 @@ from hypervisor.abi import (
     offset_of,
 )
 from hypervisor.domain import Domain
+from hypervisor.errors import HypervisorError
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -47,12 +49,33 @@ _EEXIST: Final = -int(Errno.EEXIST)
 @dataclass(slots=True)
 class Channel:
     """One port in use. ``remote`` is a domain id (interdomain, unbound) and ``remote_port`` its
-    port (interdomain); ``virq`` the virtual interrupt."""
+    port (interdomain); ``virq`` the virtual interrupt. ``service``: the other end is one of the
+    hypervisor's own parts, which act as domain 0."""
 
     state: EvtchnStat
     remote: int = 0
     remote_port: int = 0
     virq: int = 0
+    service: "ServiceLink | None" = None
+
+
+class ServiceLink:
+    """The hypervisor's own end of a domain's port.
+
+    ``callback`` is called when the guest sends to it, in the middle of that hypercall.
+    """
+
+    def __init__(self, events: "Events", domain: Domain, port: int) -> None:
+        self.callback: Callable[[], None] | None = None
+        self._events = events
+        self._domain = domain
+        self._port = port
+
+    def notify(self) -> None:
+        """Raise the guest's end, unless the guest has closed it."""
+        channel = self._events.channel(self._domain, self._port)
+        if channel is not None and channel.service is self:
+            self._events.raise_port(self._domain, self._port)
 
 
 class Events:
@@ -63,6 +86,7 @@ class Events:
         self._bytes = hv.machine.memory.bytes
         self._words = hv.machine.memory.words
         self._ports: dict[int, dict[int, Channel]] = {}
+        self._services = 0
 
     # -- life ------------------------------------------------------------------------------
 
@@ -206,6 +230,23 @@ class Events:
         self.raise_port(domain, port)
         return port
 
+    def bind_service(self, domain: Domain, port: int) -> ServiceLink:
+        """Connect a part of the hypervisor to a port that was left for domain 0.
+
+        To the guest it is an interdomain channel to domain 0.
+
+        Raises:
+            HypervisorError: there is no such offer.
+        """
+        channel = self.channel(domain, port)
+        if channel is None or channel.state is not EvtchnStat.unbound or channel.remote:
+            raise HypervisorError(f"{domain.label}: port {port} is not left for domain 0")
+        self._services += 1
+        link = ServiceLink(self, domain, port)
+        channel.state, channel.remote_port = EvtchnStat.interdomain, self._services
+        channel.service = link
+        return link
+
     def bind_virq(self, domain: Domain, virq: int, vcpu: int) -> int:
         """A port for a virtual interrupt: it, -EINVAL, -ENOENT (no such vCPU) or -EEXIST."""
         if virq >= NR_VIRQS or (vcpu and virq not in _PER_VCPU):
@@ -238,7 +279,7 @@ class Events:
         channel = self.channel(domain, port)
         if channel is None:
             return _EINVAL
-        if channel.state is EvtchnStat.interdomain:
+        if channel.state is EvtchnStat.interdomain and channel.service is None:
             other = self._ports[channel.remote][channel.remote_port]
             other.state, other.remote, other.remote_port = EvtchnStat.unbound, domain.id, 0
         self._clear(domain, port)
@@ -251,7 +292,10 @@ class Events:
         channel = self.channel(domain, port)
         if channel is None:
             return _EINVAL
-        if channel.state is EvtchnStat.interdomain:
+        if channel.service is not None:
+            if channel.service.callback is not None:
+                channel.service.callback()
+        elif channel.state is EvtchnStat.interdomain:
             self.raise_port(self._hv.domains[channel.remote], channel.remote_port)
         elif channel.state is EvtchnStat.ipi:
             self.raise_port(domain, port)

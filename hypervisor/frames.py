@@ -22,6 +22,7 @@ Source: Xen's asm-x86/mm.h (struct page_info) for the model; Xen keeps the same 
 
 from array import array
 from enum import IntEnum
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -95,6 +96,10 @@ class FrameTable:
         ]
         self.m2p_column[:] = INVALID_M2P
         self._free: list[int] = list(range(self._next_reserved, total))
+        self.scatter: Random | None = None
+        """Where set, frames are given in random order. The free list is a stack otherwise, and a
+        guest that gave a frame back knows which one comes next: so it can tell whether a frame
+        that it gets in opaque sharing is new, or whether one that it left had other users."""
         self.shared = 0
         """Frames owned by ``DomId.COW``."""
 
@@ -111,9 +116,13 @@ class FrameTable:
         Raises:
             OutOfFrames: machine memory is used up.
         """
-        if not self._free:
+        free = self._free
+        if not free:
             raise OutOfFrames(1, 0)
-        mfn = self._free.pop()
+        if self.scatter is not None:
+            at = self.scatter.randrange(len(free))
+            free[at], free[-1] = free[-1], free[at]
+        mfn = free.pop()
         self.owner[mfn] = owner
         self.flags[mfn] = flags
         return MFN(mfn)
@@ -129,6 +138,8 @@ class FrameTable:
             raise OutOfFrames(count, len(free))
         if count == 0:
             return []
+        if self.scatter is not None:
+            return [self.allocate(owner, flags) for _ in range(count)]
         taken = free[-count:]
         taken.reverse()
         del free[-count:]

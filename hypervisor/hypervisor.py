@@ -8,6 +8,7 @@ the one way back into guest code.
 
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 from typing import Any, Final
 
 from emu import Machine
@@ -50,6 +51,8 @@ class Hypervisor:
         self.settings = settings or Settings()
         self.machine = Machine(self.settings.machine_memory)
         self.frames = FrameTable(self.machine)
+        if self.settings.opaque:
+            self.frames.scatter = Random(self.settings.seed)
         self.paging = Paging(self.machine, self.frames)
         self.sharing = Sharing(self.machine, self.frames, self.paging, self.settings.sharing())
         self.guest = GuestMemory(self.machine)

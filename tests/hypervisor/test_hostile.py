@@ -339,3 +339,26 @@ def test_a_large_call_by_guest_code_ends_its_slice() -> None:
     assert tiny.words[RBX] == 0
     assert tiny.word(tiny.scratch) & 0xFFFF_FFFF == count
     assert hv.machine.memory.words[target * ENTRIES] == 7
+
+
+# -- what opaque sharing tells -----------------------------------------------------------------
+
+
+def test_opaque_sharing_gives_frames_that_cannot_be_foreseen() -> None:
+    """A guest frees a frame and shares a page: did it get that very frame, its content was new."""
+    hv = Hypervisor(Settings(machine_memory=4 << 20, opaque=True, seed=3))
+    guest = Handmade(hv, PAGES)
+    foreseen = 0
+    for round_ in range(8):
+        spare, page = guest.get_frame(), round_ % PAGES
+        assert spare is not None
+        assert guest.give_back(spare) == 1
+        guest.update(page, (guest.take(1)[0] << PAGE_SHIFT) | RW)
+        guest.write(guest.va(page), struct.pack("<Q", round_ + 1))
+        assert guest.share(page) == 0
+        foreseen += guest.mfn(page) == spare
+        shared = guest.mfn(page)
+        assert guest.update(page, 0) == 0
+        foreseen += guest.get_frame() == shared
+    assert foreseen <= 1
+    assert audit(hv) == []
