@@ -16,6 +16,7 @@ from emu.paging import PTE_A, PTE_NX, PTE_P, PTE_RW, PTE_US
 from emu.units import ENTRIES, MFN, PAGE_SHIFT
 from hypervisor.abi import L4_M2P_SLOT, DomId
 from hypervisor.console import Console
+from hypervisor.consolering import ConsoleRing
 from hypervisor.crash import crash_report
 from hypervisor.dispatch import Dispatcher
 from hypervisor.domain import NO_FRAME, Domain, Exit, State
@@ -29,6 +30,7 @@ from hypervisor.settings import Settings
 from hypervisor.sharing import Sharing
 from hypervisor.traps import Traps
 
+from hypervisor.xenstore import XenStore
 MAX_DOMAINS: Final = 0x7FF0 - 1
 WORK_LIMIT: Final = 1 << 16
 """Units of work, of about a microsecond, after which a slice ends whatever else it could run."""
@@ -68,6 +70,8 @@ class Hypervisor:
         self.dispatch = Dispatcher(self)
         self._next_id = 1
         self.idle_state = self.machine.cpu.save()
+        self.xenstore = XenStore(self)
+        self._console_rings: dict[int, ConsoleRing] = {}
         """The CPU of a domain that never ran: what the builder starts from."""
         self.idle = Domain(DomId.IDLE, "idle", 0, Console(), saved=self.idle_state)
         """Stands for no domain, as Xen's idle domain does."""
@@ -175,10 +179,36 @@ class Hypervisor:
 
     def end(self, domain: Domain, how: Exit) -> None:
         """A domain is over: it never runs again, and its frames are given back."""
+    def connect(
+        self, domain: Domain, memory: int, store: tuple[MFN, int], console: tuple[MFN, int]
+    ) -> None:
+        """Join a domain of ``memory`` bytes to XenStore and to its console.
+
+        ``store`` and ``console``: the frame of each ring, and the port left for domain 0.
+
+        Raises:
+            HypervisorError: one of the frames is in use as something else.
+        """
+        for mfn, _ in (store, console):
+            self.frames.refs[mfn] += 1
+            if self.paging.get_type(mfn, PageType.WRITABLE, domain):
+                raise HypervisorError(f"{domain.label}: ring frame {mfn:#x} is in use")
+        domain.service_frames = (store[0], console[0])
+        self.xenstore.introduce(domain, *store)
+        self.xenstore.describe(domain, memory, store, console)
+        self._console_rings[domain.id] = ConsoleRing(self, domain, *console)
+
+    def console_ring(self, domain: Domain) -> ConsoleRing | None:
+        """The other end of a domain's console ring, if it has one."""
+        return self._console_rings.get(domain.id)
+
         if domain.exit is not None:
             return
         domain.exit = how
         domain.state = State.DEAD
+        ring = self._console_rings.get(domain.id)
+        if ring is not None:
+            ring.serve()  # what it wrote last, whether or not it said so
         self.emit("exit", domain, reason=how.reason, code=how.code)
         if self.current is domain:
             # Its state is still in the CPU, in the middle of a trap: the scheduler reaps it.
@@ -208,6 +238,10 @@ class Hypervisor:
         domain.saved = b""
         self.events.close_all(domain)
         self.traps.drop_descriptors(domain)
+        ring = self._console_rings.pop(domain.id, None)
+        if ring is not None:
+            ring.close()
+        self.xenstore.release(domain)
         for table in (domain.table, domain.user_table):
             if table != NO_FRAME:
                 paging.put_table(table, domain)
@@ -215,6 +249,9 @@ class Hypervisor:
         owned = frames.owned_by(domain.id).tolist()
         # Pinned frames that it gave back but still holds by their pins are among these.
         for mfn in frames.pinned_by(domain.id).tolist():
+        for mfn in domain.service_frames:
+            paging.put_table(mfn, domain)
+        domain.service_frames = ()
             paging.unpin(mfn, domain)
         for mfn in owned:
             frames.flags[mfn] &= ~ALLOCATED
