@@ -29,8 +29,8 @@ from hypervisor.scheduler import Scheduler
 from hypervisor.settings import Settings
 from hypervisor.sharing import Sharing
 from hypervisor.traps import Traps
-
 from hypervisor.xenstore import XenStore
+
 MAX_DOMAINS: Final = 0x7FF0 - 1
 WORK_LIMIT: Final = 1 << 16
 """Units of work, of about a microsecond, after which a slice ends whatever else it could run."""
@@ -68,10 +68,10 @@ class Hypervisor:
         self.traps = Traps(self)
         self.scheduler = Scheduler(self)
         self.dispatch = Dispatcher(self)
-        self._next_id = 1
-        self.idle_state = self.machine.cpu.save()
         self.xenstore = XenStore(self)
         self._console_rings: dict[int, ConsoleRing] = {}
+        self._next_id = 1
+        self.idle_state = self.machine.cpu.save()
         """The CPU of a domain that never ran: what the builder starts from."""
         self.idle = Domain(DomId.IDLE, "idle", 0, Console(), saved=self.idle_state)
         """Stands for no domain, as Xen's idle domain does."""
@@ -177,8 +177,6 @@ class Hypervisor:
         self.emit("create", domain, name=name)
         return domain
 
-    def end(self, domain: Domain, how: Exit) -> None:
-        """A domain is over: it never runs again, and its frames are given back."""
     def connect(
         self, domain: Domain, memory: int, store: tuple[MFN, int], console: tuple[MFN, int]
     ) -> None:
@@ -202,13 +200,15 @@ class Hypervisor:
         """The other end of a domain's console ring, if it has one."""
         return self._console_rings.get(domain.id)
 
+    def end(self, domain: Domain, how: Exit) -> None:
+        """A domain is over: it never runs again, and its frames are given back."""
         if domain.exit is not None:
             return
-        domain.exit = how
-        domain.state = State.DEAD
         ring = self._console_rings.get(domain.id)
         if ring is not None:
             ring.serve()  # what it wrote last, whether or not it said so
+        domain.exit = how
+        domain.state = State.DEAD
         self.emit("exit", domain, reason=how.reason, code=how.code)
         if self.current is domain:
             # Its state is still in the CPU, in the middle of a trap: the scheduler reaps it.
@@ -236,22 +236,22 @@ class Hypervisor:
         frames, paging = self.frames, self.paging
         self.sharing.dropping = "teardown"
         domain.saved = b""
-        self.events.close_all(domain)
-        self.traps.drop_descriptors(domain)
         ring = self._console_rings.pop(domain.id, None)
         if ring is not None:
             ring.close()
         self.xenstore.release(domain)
+        self.events.close_all(domain)
+        self.traps.drop_descriptors(domain)
         for table in (domain.table, domain.user_table):
             if table != NO_FRAME:
                 paging.put_table(table, domain)
         domain.table = domain.user_table = NO_FRAME
-        owned = frames.owned_by(domain.id).tolist()
-        # Pinned frames that it gave back but still holds by their pins are among these.
-        for mfn in frames.pinned_by(domain.id).tolist():
         for mfn in domain.service_frames:
             paging.put_table(mfn, domain)
         domain.service_frames = ()
+        owned = frames.owned_by(domain.id).tolist()
+        # Pinned frames that it gave back but still holds by their pins are among these.
+        for mfn in frames.pinned_by(domain.id).tolist():
             paging.unpin(mfn, domain)
         for mfn in owned:
             frames.flags[mfn] &= ~ALLOCATED
