@@ -10,7 +10,8 @@ design hold; each violation names frames and entries.
    frame (unless the table's domain is privileged) or a hypervisor frame.
 3. A shared frame's contents hash to its key; no two of one group have the same contents.
 4. A shared frame's count is the number of entries that map it, and is never 0.
-5. Owned + shared + free + hypervisor = all frames; each domain's page count is what it owns.
+5. Owned + shared + free + hypervisor = all frames; each domain's page count is what it owns; the
+   M2P names a PFN for no frame that is nobody's.
 Two more cannot be counted from here: that no TLB entry outlives its rights (6; see
 ``emu.coherence`` and its tests) and what a guest reads (7; the guests check it themselves).
 """
@@ -25,7 +26,7 @@ from emu.paging import PTE_MFN_MASK, PTE_P, PTE_RW
 from emu.units import MFN, PAGE_SHIFT
 from hypervisor.abi import L4_FIRST_XEN_SLOT, L4_LAST_XEN_SLOT, DomId
 from hypervisor.domain import NO_FRAME
-from hypervisor.frames import ALLOCATED, FREE, PINNED, VALIDATED, XEN_HEAP, PageType
+from hypervisor.frames import ALLOCATED, FREE, INVALID_M2P, PINNED, VALIDATED, XEN_HEAP, PageType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def audit(hv: "Hypervisor") -> list[Violation]:
     """Check the invariants over the whole machine; violations, none if all is well."""
     levels = [_entries(hv, level) for level in (1, 2, 3, 4)]
     found: list[Violation] = []
-    for check in (_counts, _writable, _shared_contents, _shared_counts, _ownership):
+    for check in (_counts, _writable, _linear, _shared_contents, _shared_counts, _ownership):
         found.extend(check(hv, levels))
     return found
 
@@ -171,6 +172,21 @@ def _writable(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     )
 
 
+def _linear(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
+    """Through a writable entry for a table of its own level, tables could be written as pages."""
+    types = hv.frames.type_column
+    texts = []
+    for entries in levels[1:]:
+        writable = (entries.value & np.uint64(PTE_RW)) != 0
+        ok = entries.mfn < hv.frames.total
+        bad = writable & ok & (types[np.where(ok, entries.mfn, 0)] == entries.level)
+        texts += [
+            f"{_at(entries, int(i))} is writable and maps a table of its own level"
+            for i in np.flatnonzero(bad)
+        ]
+    yield from _limited(texts, 2)
+
+
 def _shared_contents(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Violation]:
     sharing, frames = hv.sharing, hv.frames
     keyed = sharing.keyed()
@@ -212,6 +228,9 @@ def _shared_counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violati
         counted = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
         if counted != domain.shared or domain.shared_mappings != sum(counted.values()):
             texts.append(f"{domain.label}: its record of shared frames differs from its tables")
+        for mfn in counted:
+            if (key := sharing.key_of(MFN(mfn))) is not None and key >> 64 != domain.group:
+                texts.append(f"{domain.label} maps shared frame {mfn:#x} of another sharing group")
     total = int(to_shared.sum())
     if sharing.mappings != total:
         texts.append(f"{sharing.mappings} shared mappings counted, {total} exist")
@@ -246,4 +265,7 @@ def _ownership(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Violation]
     )
     for mfn in np.flatnonzero(idle).tolist():
         texts.append(f"free frame {mfn:#x} still has flags or references")
+    nobodys = (owner == FREE) | (owner == DomId.COW)
+    for mfn in np.flatnonzero(nobodys & (frames.m2p_column != INVALID_M2P)).tolist():
+        texts.append(f"frame {mfn:#x} is no domain's and still has a PFN in the M2P")
     yield from _limited(texts, 5)
