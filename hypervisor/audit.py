@@ -6,8 +6,9 @@ counts. It shares no code with what maintains them. An empty list means that the
 design hold; each violation names frames and entries.
 
 1. A frame's reference and type counts equal what can be enumerated.
-2. No present writable entry maps a shared frame, a page table, a descriptor page, another domain's
-   frame (unless the table's domain is privileged) or a hypervisor frame.
+2. No present writable entry maps a shared frame, a page table, a descriptor page or a hypervisor
+   frame; no entry maps another domain's frame without its grant (unless the table's domain is
+   privileged).
 3. A shared frame's contents hash to its key; no two of one group have the same contents.
 4. A shared frame's count is the number of entries that map it, and is never 0.
 5. Owned + shared + free + hypervisor = all frames; each domain's page count is what it owns; the
@@ -63,7 +64,15 @@ def audit(hv: "Hypervisor") -> list[Violation]:
     """Check the invariants over the whole machine; violations, none if all is well."""
     levels = [_entries(hv, level) for level in (1, 2, 3, 4)]
     found: list[Violation] = []
-    for check in (_counts, _writable, _linear, _shared_contents, _shared_counts, _ownership):
+    for check in (
+        _counts,
+        _writable,
+        _linear,
+        _granted,
+        _shared_contents,
+        _shared_counts,
+        _ownership,
+    ):
         found.extend(check(hv, levels))
     return found
 
@@ -116,6 +125,9 @@ def _counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
         for mfn in (*held, *domain.gdt_frames, domain.shared_info, *domain.service_frames):
             refs[mfn] += 1
             types[mfn] += 1
+    for mfn, writable in hv.grants.references():
+        refs[mfn] += 1
+        types[mfn] += writable
     yield from _limited(outside, 1)
     for name, counted_column, kept in (
         ("references", refs, frames.refs_column),
@@ -154,14 +166,11 @@ def _writable(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     ok = entries.mfn < frames.total
     target = np.where(ok, entries.mfn, 0)
     owner = frames.owner_column[target].astype(np.int64)
-    table_owner = frames.owner_column[entries.table].astype(np.int64)
-    privileged = [d.id for d in hv.domains.values() if d.privileged]
-    foreign = (owner != table_owner) & ~np.isin(table_owner, privileged)
     special = (frames.type_count_column[target] != 0) & (
         frames.type_column[target] != PageType.WRITABLE
     )
     system = np.isin(owner, (int(DomId.COW), int(DomId.XEN), FREE))
-    bad = np.flatnonzero(writable & ok & (foreign | special | system))
+    bad = np.flatnonzero(writable & ok & (special | system))
     yield from _limited(
         [
             f"{_at(entries, int(i))} is writable and maps frame {target[i]:#x} "
@@ -170,6 +179,30 @@ def _writable(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
         ],
         2,
     )
+
+
+def _granted(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
+    """Another domain's frame is mapped as often as its owner's grants say, and no more."""
+    frames = hv.frames
+    entries = levels[0]
+    ok = entries.mfn < frames.total
+    target = np.where(ok, entries.mfn, 0)
+    owner = frames.owner_column[target].astype(np.int64)
+    table_owner = frames.owner_column[entries.table].astype(np.int64)
+    privileged = [d.id for d in hv.domains.values() if d.privileged]
+    foreign = (owner != table_owner) & (owner != DomId.COW) & ~np.isin(table_owner, privileged)
+    allowed = hv.grants.host_mappings()
+    texts = []
+    for i in np.flatnonzero(ok & foreign).tolist():
+        writable = bool(int(entries.value[i]) & PTE_RW)
+        key = (int(table_owner[i]), int(target[i]), writable)
+        allowed[key] -= 1
+        if allowed[key] < 0:
+            texts.append(
+                f"{_at(entries, i)} maps frame {target[i]:#x} ({_describe(hv, int(target[i]))}) "
+                "without a grant"
+            )
+    yield from _limited(texts, 2)
 
 
 def _linear(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:

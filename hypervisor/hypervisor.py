@@ -23,6 +23,7 @@ from hypervisor.domain import NO_FRAME, Domain, Exit, State
 from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.events import Events
 from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable, PageType
+from hypervisor.grants import Grants
 from hypervisor.guestmem import GuestMemory
 from hypervisor.paging import Paging
 from hypervisor.scheduler import Scheduler
@@ -65,6 +66,7 @@ class Hypervisor:
         self.paging.domains = self.domains
         self.paging.xen_slots = {L4_M2P_SLOT: self._map_m2p()}
         self.events = Events(self)
+        self.grants = Grants(self)
         self.traps = Traps(self)
         self.scheduler = Scheduler(self)
         self.dispatch = Dispatcher(self)
@@ -241,6 +243,7 @@ class Hypervisor:
             ring.close()
         self.xenstore.release(domain)
         self.events.close_all(domain)
+        self.grants.release_mappings(domain)
         self.traps.drop_descriptors(domain)
         for table in (domain.table, domain.user_table):
             if table != NO_FRAME:
@@ -257,6 +260,7 @@ class Hypervisor:
             frames.flags[mfn] &= ~ALLOCATED
             if frames.refs[mfn] == 0:
                 paging.free(MFN(mfn))
+        self.grants.drop_table(domain)
         frames.flags[domain.shared_info] = 0
         domain.pages += 1  # it never counted, and now goes like those that do
         paging.put_table(domain.shared_info, domain)

@@ -53,9 +53,9 @@ GUEST_KERNEL: Final = 1 << 52
 """Software bit that Xen sets in an L1 entry that the guest meant for its kernel only."""
 _FREE_BITS: Final = PTE_US | PTE_A | PTE_D | PTE_AVL | PTE_HIGH_IGNORED | PTE_NX
 _DISALLOWED: Final = ~(_FREE_BITS | PTE_P | PTE_RW | PTE_MFN_MASK) & ((1 << 64) - 1)
-_GRANT: Final = 1 << 62
+GRANT: Final = 1 << 62
 """Software bit of an L1 entry that maps a grant: Xen's alone to set."""
-_L1_DISALLOWED: Final = (_DISALLOWED | _GRANT) & ~PTE_G
+_L1_DISALLOWED: Final = (_DISALLOWED | GRANT) & ~PTE_G
 _ADDRESS: Final = (1 << 52) - (1 << PAGE_SHIFT)
 _BEYOND: Final = _ADDRESS & ~PTE_MFN_MASK
 """Address bits that this CPU does not have: no illegal bits, but a frame that is not there."""
@@ -392,6 +392,22 @@ class Paging:
         self._stale(table, old, None)
         self._put_table_entry(old, table, level, domain)
         return 0
+
+    def entry(self, table: MFN, index: int) -> int:
+        """An entry of a table as it is now."""
+        return self._words[table * ENTRIES + index]
+
+    def replace_l1e(self, table: MFN, index: int, va: VA | None, new: int) -> int:
+        """Store an L1 entry whose references the caller holds (a grant's; 0 has none).
+
+        ``va`` as for ``update_entry``. Returns the old entry, whose references are now the
+        caller's to give back: the TLB does not know it any more.
+        """
+        at = table * ENTRIES + index
+        old = self._words[at]
+        self._words[at] = new
+        self._stale(table, old, va)
+        return old
 
     def _stale(self, table: MFN, old: int, va: VA | None) -> None:
         coherence = self._coherence

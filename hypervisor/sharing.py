@@ -40,7 +40,7 @@ from hypervisor.abi import DomId, Errno
 from hypervisor.domain import Domain
 from hypervisor.errors import HypervisorError, OutOfFrames
 from hypervisor.frames import ALLOCATED, INVALID_M2P, FrameTable, PageType
-from hypervisor.paging import Paging
+from hypervisor.paging import GRANT, Paging
 
 ENTERED: Final = 0
 MERGED: Final = 1
@@ -146,7 +146,7 @@ class Sharing:
             self._tally["again"] += 1
             domain.tally["share_again"] += 1
             return ENTERED if self.settings.opaque else MERGED
-        if owner != domain.id or not frames.flags[mfn] & ALLOCATED:
+        if owner != domain.id or not frames.flags[mfn] & ALLOCATED or entry & GRANT:
             return self._refuse(domain, "not_owned", _EPERM)
         if frames.refs[mfn] != 1 or frames.type_count[mfn] != (entry & PTE_RW) >> 1:
             special = frames.type_count[mfn] and frames.type[mfn] != _WRITABLE

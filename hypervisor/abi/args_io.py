@@ -222,6 +222,63 @@ class GnttabSetupTable(Record):
     frame_list: Ptr
 
 
+@record("gnttab_transfer", "grant_table.h")
+class GnttabTransfer(Record):
+    """``status`` is the result."""
+
+    mfn: Ulong
+    domid: Domid
+    ref: U32
+    status: I16
+
+
+@record("gnttab_unmap_and_replace", "grant_table.h")
+class GnttabUnmapAndReplace(Record):
+    """``status`` is the result; the entry that maps ``new_addr`` moves to ``host_addr``."""
+
+    host_addr: U64
+    new_addr: U64
+    handle: U32
+    status: I16
+
+
+@record("gnttab_swap_grant_ref", "grant_table.h")
+class GnttabSwapGrantRef(Record):
+    """``status`` is the result."""
+
+    ref_a: U32
+    ref_b: U32
+    status: I16
+
+
+@record("gnttab_get_status_frames", "grant_table.h")
+class GnttabGetStatusFrames(Record):
+    """``status`` is the result; the frames' MFNs go to ``frame_list``."""
+
+    nr_frames: U32
+    dom: Domid
+    status: I16
+    frame_list: Ptr
+
+
+@record("", "grant_table.h")
+class GnttabCacheFlushA(RecordUnion):
+    """``gnttab_cache_flush.a``."""
+
+    dev_bus_addr: U64
+    ref: U32
+
+
+@record("gnttab_cache_flush", "grant_table.h")
+class GnttabCacheFlush(Record):
+    """``offset`` and ``length`` in bytes; ``op``: 1 clean, 2 invalidate."""
+
+    a: GnttabCacheFlushA
+    offset: U16
+    length: U16
+    op: U32
+
+
 @record("", "grant_table.h")
 class GnttabCopyPtrU(RecordUnion):
     """``gnttab_copy_ptr.u``."""
