@@ -35,6 +35,7 @@ markers and by a probe guest; a build where anything is not where it should be i
 import ctypes
 import mmap
 import os
+import platform
 import struct
 import sys
 from collections.abc import Callable
@@ -137,8 +138,12 @@ class Engine:
     """
 
     def __init__(self, memory: Memory) -> None:
-        if sys.byteorder != "little" or not os.path.exists("/proc/self/mem"):
-            raise UnsupportedEngineError("cowbird needs Linux on a little-endian host")
+        # Linux for /proc/self/mem, x86-64 because the instruction counter is machine code.
+        system, machine = platform.system(), platform.machine()
+        if (system, machine) != ("Linux", "x86_64") or sys.maxsize < 1 << 62:
+            raise UnsupportedEngineError(
+                f"cowbird needs 64-bit Linux on x86-64, not {system} on {machine}"
+            )
         # Not importlib.metadata: it loads the e-mail package, a tenth of a small run's time.
         installed = str(binding.__version__)  # type: ignore[attr-defined]
         if installed != TESTED_VERSION:

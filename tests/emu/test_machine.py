@@ -1,5 +1,7 @@
 """The run loop: exact counting, traps as values, coherence, determinism, errors from callbacks."""
 
+import platform
+
 import pytest
 
 import emu.engine
@@ -384,6 +386,16 @@ def test_impossible_sizes_are_refused(size: int) -> None:
 def test_another_build_of_the_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emu.engine, "TESTED_VERSION", "9.9.9")
     with pytest.raises(UnsupportedEngineError, match=r"cowbird needs 9\.9\.9"):
+        Engine(Memory(1 << 20))
+
+
+@pytest.mark.parametrize("machine", ["aarch64", "i686"])
+def test_a_host_that_cannot_run_the_counter_is_refused(
+    monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    """It is x86-64 machine code; elsewhere the first run would be the process's last."""
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(UnsupportedEngineError, match=f"not Linux on {machine}"):
         Engine(Memory(1 << 20))
 
 
