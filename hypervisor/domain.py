@@ -139,6 +139,10 @@ class Domain:
     """Ports whose arrival wakes the domain from SCHEDOP_poll."""
     instructions: int = 0
     """Guest instructions that it has started."""
+    clock_reads: int = 0
+    waits: int = 0
+    """How often it read the TSC, and how often it yielded, blocked or polled: what a guest does
+    that waits."""
 
     # evidence
     tally: Counter[str] = field(default_factory=Counter)

@@ -96,7 +96,17 @@ class Scheduler:
 
     def tsc(self) -> int:
         """What RDTSC reads: ticks of 1 ns."""
+        self._hv.current.clock_reads += 1
         return self._machine.position + self._skipped
+
+    @property
+    def skipped(self) -> int:
+        """Nanoseconds that went by while nobody could run."""
+        return self._skipped
+
+    def pass_time(self, nanoseconds: int) -> None:
+        """Let time go by while nobody runs; timers that are due fire when ``run`` goes on."""
+        self._skipped += nanoseconds
 
     def _write_time(self, domain: Domain) -> None:
         """Bring the time in the domain's shared_info up to date, as a seqlock."""

@@ -20,7 +20,7 @@ from hypervisor.audit import audit
 from hypervisor.builder import build_domain
 from hypervisor.cli import logs
 from hypervisor.cli.exitcodes import EXIT_CODES
-from hypervisor.cli.interactive import InteractiveConsole
+from hypervisor.cli.interactive import Attendant, InteractiveConsole
 from hypervisor.cli.options import size_text
 from hypervisor.cli.screen import Screen, Verdicts
 from hypervisor.cli.sources import Source
@@ -67,6 +67,8 @@ class Session:
         self._violations: list[str] = []
         self._used = 0
         self._joined: tuple[Domain | None, InteractiveConsole | None] = (None, None)
+        self._attendant: Attendant | None = None
+        self._starved = False
         if trace is not None:
             Tracer(self.hv, trace)
         logs.follow(self.hv)
@@ -116,6 +118,7 @@ class Session:
             number = len(self.hv.domains) + 1
             raise DomainError(f"domain {number} ({size_text(memory)}): {error}") from error
         self._joined = (domain, joined)
+        self._attendant = None if joined is None else Attendant(self.hv, domain, joined)
         self.recorder.add(domain, record)
         return domain
 
@@ -153,7 +156,9 @@ class Session:
         with self._interruptible():
             try:
                 while not self.finished and not self.interrupted and not self._broken():
-                    step = STEP if self.limit == 0 else min(STEP, self.limit - self._used)
+                    step = self._step
+                    if self.limit:
+                        step = min(step, self.limit - self._used)
                     if step <= 0:
                         return
                     before = self.hv.machine.position
@@ -161,10 +166,17 @@ class Session:
                     self._used += self.hv.machine.position - before
                     if self.finished and self._typed():
                         self.finished = False
+                    if self._attendant is not None and not self._attendant.attend():
+                        self.finished = self._starved = True
             except (OSError, click.ClickException):
                 raise  # only what writes consoles and the trace does any input or output
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug of ours
                 self.fail(error)
+
+    @property
+    def _step(self) -> int:
+        attendant = self._attendant
+        return STEP if attendant is None or not attendant.active else attendant.step
 
     def _typed(self) -> bool:
         """Nothing can run: if that is because a guest waits for keys, wait for one."""
@@ -172,7 +184,11 @@ class Session:
         if domain is None or console is None or domain.exit is not None:
             return False
         events = self.hv.events
-        if domain.state is not State.BLOCKED or not events.port_of(domain, Virq.CONSOLE):
+        ring = self.hv.console_ring(domain)
+        reads_ring = ring is not None and ring.used
+        if domain.state is not State.BLOCKED:
+            return False
+        if not reads_ring and not events.port_of(domain, Virq.CONSOLE):
             return False
         if not console.wait():
             return False
@@ -252,7 +268,8 @@ class Session:
         elif outcome is Outcome.LIMIT:
             tell(f"cowbird: the limit of {self.limit:,} instructions was reached by {names}")
         elif outcome is Outcome.STUCK:
-            tell(f"cowbird: nothing can run any more: {names} waiting for events")
+            what = "input, which has ended" if self._starved else "events"
+            tell(f"cowbird: nothing can run any more: {names} waiting for {what}")
         elif outcome is Outcome.HYPERVISOR_ERROR:
             for violation in self._violations:
                 tell(f"cowbird: audit: {violation}")

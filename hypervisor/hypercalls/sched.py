@@ -39,7 +39,7 @@ def sched_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> i
     """Answer one SCHEDOP_*; what does not return to the guest ends the domain."""
     command &= 0xFFFF_FFFF
     if command == SchedOp.yield_:
-        return _yield(hv)
+        return _yield(hv, domain)
     if command == SchedOp.block:
         return _block(hv, domain)
     if command in (SchedOp.shutdown, SchedOp.shutdown_code):
@@ -78,7 +78,7 @@ def sched_op_compat(hv: "Hypervisor", domain: Domain, command: int, argument: in
     """The oldest form: the reason of a shutdown is the argument itself."""
     command &= 0xFFFF_FFFF
     if command == SchedOp.yield_:
-        return _yield(hv)
+        return _yield(hv, domain)
     if command == SchedOp.block:
         return _block(hv, domain)
     if command == SchedOp.shutdown:
@@ -87,12 +87,14 @@ def sched_op_compat(hv: "Hypervisor", domain: Domain, command: int, argument: in
     return _ENOSYS
 
 
-def _yield(hv: "Hypervisor") -> int:
+def _yield(hv: "Hypervisor", domain: Domain) -> int:
+    domain.waits += 1
     hv.machine.stop()
     return 0
 
 
 def _block(hv: "Hypervisor", domain: Domain) -> int:
+    domain.waits += 1
     hv.events.mask_upcalls(domain, False)
     if not hv.events.wanted(domain):
         hv.scheduler.block(domain)
@@ -102,6 +104,7 @@ def _block(hv: "Hypervisor", domain: Domain) -> int:
 def _poll(hv: "Hypervisor", domain: Domain, request: SchedPoll) -> int:
     if request.nr_ports > MAX_POLL_PORTS:
         return _EINVAL
+    domain.waits += 1
     if hv.events.wanted(domain):
         return 0
     raw = hv.guest.read(domain, request.ports, 4 * request.nr_ports) if request.nr_ports else b""
