@@ -15,7 +15,6 @@ from emu.units import MA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Access, Walk, walk
 from hypervisor.abi import result_name
 from hypervisor.domain import NO_FRAME, Domain, Happening
-from hypervisor.errors import HypervisorError
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -29,7 +28,7 @@ _M64: Final = (1 << 64) - 1
 def crash_report(hv: "Hypervisor", domain: Domain, why: str) -> str:
     """Several lines of text: reason, registers, code, stack, the walk of CR2, what came last."""
     lines = [f"{domain.label} crashed: {why}", f"at position {hv.machine.position}"]
-    if _is_running(hv, domain):
+    if hv.current is domain:
         lines += _registers(hv, domain)
         lines += _code(hv, domain)
         lines += _stack(hv, domain)
@@ -39,13 +38,6 @@ def crash_report(hv: "Hypervisor", domain: Domain, why: str) -> str:
     lines.append("last traps and hypercalls, newest last:")
     lines += [f"  {_recent(item)}" for item in domain.recent] or ["  none"]
     return "\n".join(lines)
-
-
-def _is_running(hv: "Hypervisor", domain: Domain) -> bool:
-    try:
-        return hv.current is domain
-    except HypervisorError:
-        return False
 
 
 def _registers(hv: "Hypervisor", domain: Domain) -> list[str]:
