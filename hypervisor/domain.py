@@ -167,7 +167,7 @@ class Domain:
             "share_calls": self.entered
             + self.merged
             + self.tally["share_refused"]
-            + self.tally["share_again"],
+            + self.tally["again"],
         }
         return Counter({name: n for name, n in (hot | self.tally).items() if n})
 

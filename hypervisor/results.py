@@ -7,7 +7,8 @@ away makes it ``cowbird.run/2``.
 Invariants: a document holds nothing of the host and no time but guest instructions; keys are
 sorted; so that equal arguments, files and seed give equal bytes. Frames are counts of 4 KiB. The
 numbers of a domain that has ended are those at its end, *before* its frames were given back:
-``Recorder`` takes them when the hypervisor says ``exit``.
+``Recorder`` takes them when the hypervisor says ``exit``, and how many entries went with the domain
+when it says ``destroy``.
 
 How it fails: it does not; it only reads what the hypervisor keeps.
 """
@@ -45,15 +46,20 @@ MACHINE_COUNTERS: Final = (
 )
 """Counters of the machine that are always there, 0 if nothing was counted."""
 DOMAIN_COUNTERS: Final = (
+    "again",
     "cow_faults",
+    "dropped:teardown",
+    "dropped:update",
     "entered",
     "hypercalls",
+    "mapped_again",
     "merged",
     "page_faults",
     "share_calls",
     "share_refused",
 )
 """Counters of a domain that are always there."""
+_TEARDOWN: Final = "dropped:teardown"
 _GOOD_EXITS: Final = frozenset({"poweroff", "reboot", "suspend", "soft_reset", "destroyed"})
 
 
@@ -265,6 +271,9 @@ class Recorder:
                 self._peak = self.moment()
                 self._at_best = False
             self._take(domain, self._domains[domain.id][1])
+        elif kind == "destroy" and domain is not None and domain.id in self._domains:
+            _, record = self._domains[domain.id]
+            record.counters[_TEARDOWN] = domain.tally[_TEARDOWN]
 
     def _up(self, histogram: Counter[int], count: int) -> None:
         if count > 1:

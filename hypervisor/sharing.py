@@ -12,10 +12,11 @@ Invariants (the audit checks them; nothing else writes the columns of a shared f
 - ``Domain.shared`` says how many of those entries are each domain's: only a domain that maps the
   frame already may map it again, because otherwise guessing MFNs would read others' memory.
 
-Order of a share, each step of it once a security bug somewhere that it was skipped: look up and
-refuse; make read-only; flush; read and hash; compare bytes; merge or enter; free the old frame.
-The flush is settled before guest code runs again: the one CPU is in the hypervisor meanwhile, so
-no store can come between the hash and the merge.
+Order of a share: look up and refuse; read and hash; compare bytes; make the entry read-only and
+point it at the shared frame; merge or enter; free the old frame; flush. The one CPU is in the
+hypervisor from the first step until the flush is settled (``emu.coherence``), so that no store can
+come between the hash and the merge, and who is refused for the contents' sake keeps the entry as it
+was. With a second CPU, read-only and flush would have to come before reading.
 
 The hash is xxh3 with a seed of the machine. It only selects candidates; equality is decided by
 comparing all 4,096 bytes. Candidates per hash are bounded (``MAX_CANDIDATES``): a guest that
@@ -144,7 +145,7 @@ class Sharing:
         if owner == _COW:
             words[at] = (entry & ~PTE_AVL) | avl
             self._tally["again"] += 1
-            domain.tally["share_again"] += 1
+            domain.tally["again"] += 1
             return ENTERED if self.settings.opaque else MERGED
         if owner != domain.id or not frames.flags[mfn] & ALLOCATED or entry & GRANT:
             return self._refuse(domain, "not_owned", _EPERM)
@@ -194,7 +195,9 @@ class Sharing:
         return self._refuse(domain, "argument", _EINVAL)
 
     def _refuse(self, domain: Domain, reason: str, errno: int) -> int:
-        self._tally[f"refused:{reason}"] += 1
+        name = f"refused:{reason}"
+        self._tally[name] += 1
+        domain.tally[name] += 1
         domain.tally["share_refused"] += 1
         if self.notify is not None:
             self.notify("refuse", domain, reason=reason, errno=errno)
@@ -300,6 +303,7 @@ class Sharing:
             return _EBUSY
         self._count_up(mfn, domain)
         self._tally["mapped_again"] += 1
+        domain.tally["mapped_again"] += 1
         if self.notify is not None:
             self.notify("map_again", domain, mfn=mfn, count=self._frames.refs[mfn])
         return 0
@@ -316,7 +320,9 @@ class Sharing:
             domain.shared[mfn] = mine - 1
         domain.shared_mappings -= 1
         self.mappings -= 1
-        self._tally[f"dropped:{self.dropping}"] += 1
+        name = f"dropped:{self.dropping}"
+        self._tally[name] += 1
+        domain.tally[name] += 1
         frames.refs[mfn] -= 1
         frames.type_count[mfn] -= 1
         left = frames.refs[mfn]

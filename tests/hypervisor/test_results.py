@@ -14,12 +14,13 @@ from hypervisor.cli import cli
 from hypervisor.cli.demo import Module, choose_modules, count_pages
 from hypervisor.cli.screen import domain_table, histogram_text, make_console
 from hypervisor.domain import Exit
-from hypervisor.results import Audited, DomainRecord, Outcome, judge
+from hypervisor.results import MACHINE_COUNTERS, Audited, DomainRecord, Outcome, judge
 from tests.hypervisor import cli_guests
 
 OK = Exit("poweroff")
 CRASH = Exit("crash", 1, "d1 crashed: page fault")
 WATCHDOG = Exit("watchdog", 1)
+OF_THE_MACHINE_ALONE = {"crashes", "domains_created", "domains_destroyed", "freed", "switches"}
 
 
 def record(exit_=OK, **more):
@@ -69,6 +70,15 @@ def test_the_first_outcome_in_order_decides():
     assert judged(*everything[2:], finished=False) is Outcome.LIMIT
 
 
+def check_sums(result):
+    """The machine's counters of sharing are the sums of its domains'."""
+    counted = result["machine"]["counters"]
+    names = [name for name in counted if name not in OF_THE_MACHINE_ALONE]
+    assert set(MACHINE_COUNTERS) - OF_THE_MACHINE_ALONE <= set(names)
+    of_domains = {n: sum(d["counters"].get(n, 0) for d in result["domains"]) for n in names}
+    assert of_domains == {name: counted[name] for name in names}
+
+
 @pytest.mark.parametrize("guest", [guest.name for guest in library.BUNDLED])
 def test_every_bundled_guest_gives_a_valid_result(tmp_path, schema, guest):
     run, result = result_of(tmp_path, "boot", guest, "--domains", 2)
@@ -80,8 +90,7 @@ def test_every_bundled_guest_gives_a_valid_result(tmp_path, schema, guest):
     assert sum(counts.values()) == machine["peak"]["shared"]
     assert sum(count * frames for count, frames in counts.items()) == machine["peak"]["mappings"]
     assert machine["shared"] == machine["mappings"] == 0, "all domains have ended"
-    for name in ("entered", "merged", "cow_faults"):
-        assert machine["counters"][name] == sum(d["counters"][name] for d in result["domains"])
+    check_sums(result)
 
 
 def test_other_endings_are_valid_too(tmp_path, schema):
@@ -107,6 +116,15 @@ def test_settings_are_in_the_result(tmp_path, schema):
     assert settings["zero_only"]
     assert result["machine"]["frames"] == 64 << 8
     assert [d["group"] for d in result["domains"]] == [1, 0]
+
+
+def test_refusals_are_counted_by_reason(tmp_path, schema):
+    _, result = result_of(tmp_path, "boot", "share", "--domains", 2, "--zero-only")
+    jsonschema.validate(result, schema)
+    check_sums(result)
+    refused = [domain["counters"]["refused:not_zero"] for domain in result["domains"]]
+    assert refused == [domain["counters"]["share_refused"] for domain in result["domains"]]
+    assert min(refused) > 0
 
 
 def test_the_text_is_deterministic():
