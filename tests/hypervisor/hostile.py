@@ -25,7 +25,7 @@ from hypervisor.abi import (
     XenVer,
 )
 from hypervisor.domain import State
-from hypervisor.errors import GuestFault
+from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import PageType
 from hypervisor.hypercalls import HYPERCALLS
 from hypervisor.hypervisor import Hypervisor
@@ -41,6 +41,8 @@ EDGES = (
 COUNTS = (0, 1, 1, 2, 3, 5, 17, 1 << 16, (1 << 16) + 1, 1 << 20, 1 << 31, (1 << 32) - 1)
 CALLS = sorted(number for number in HYPERCALLS if number != Hypercall.iret)
 MFN_KINDS = 9
+GOES_ON = 3
+"""How often a preempted call is made again; a guest may also never do so."""
 
 
 class Hostile:
@@ -170,7 +172,12 @@ class Hostile:
         if self.domain.exit is not None:
             return None
         padded = [a & ((1 << 64) - 1) for a in arguments] + [0] * (6 - len(arguments))
-        return self.hv.dispatch.invoke(self.domain, number, padded)
+        for _ in range(GOES_ON):
+            try:
+                return self.hv.dispatch.invoke(self.domain, number, padded)
+            except Preempted as more:
+                padded = [*more.arguments, *padded[len(more.arguments) :]]
+        return None
 
     # -- what it does ----------------------------------------------------------------------
 
