@@ -77,6 +77,13 @@ class ServiceLink:
         if channel is not None and channel.service is self:
             self._events.raise_port(self._domain, self._port)
 
+    def close(self) -> None:
+        """Give the hypervisor's end up: the guest's port is left for domain 0 again."""
+        channel = self._events.channel(self._domain, self._port)
+        if channel is not None and channel.service is self:
+            channel.state, channel.remote, channel.remote_port = EvtchnStat.unbound, 0, 0
+            channel.service = None
+
 
 class Events:
     """All domains' ports."""

@@ -15,6 +15,7 @@ from emu import Machine
 from emu.paging import PTE_A, PTE_NX, PTE_P, PTE_RW, PTE_US
 from emu.units import ENTRIES, MFN, PAGE_SHIFT
 from hypervisor.abi import L4_M2P_SLOT, DomId
+from hypervisor.blkback import Disks
 from hypervisor.console import Console
 from hypervisor.consolering import ConsoleRing
 from hypervisor.crash import crash_report
@@ -71,6 +72,7 @@ class Hypervisor:
         self.scheduler = Scheduler(self)
         self.dispatch = Dispatcher(self)
         self.xenstore = XenStore(self)
+        self.disks = Disks(self)
         self._console_rings: dict[int, ConsoleRing] = {}
         self._next_id = 1
         self.idle_state = self.machine.cpu.save()
@@ -241,6 +243,7 @@ class Hypervisor:
         ring = self._console_rings.pop(domain.id, None)
         if ring is not None:
             ring.close()
+        self.disks.release(domain)
         self.xenstore.release(domain)
         self.events.close_all(domain)
         self.grants.release_mappings(domain)

@@ -3,6 +3,7 @@
 import click
 
 from emu.units import PAGE_SIZE
+from hypervisor.blkback import MAX_DISKS
 from hypervisor.cli import logs
 from hypervisor.cli.exitcodes import EXIT_CODES, help_text
 from hypervisor.cli.interactive import single_keys
@@ -11,6 +12,7 @@ from hypervisor.cli.options import Size, read_module
 from hypervisor.cli.screen import Screen, domain_table, histogram_text
 from hypervisor.cli.session import Session
 from hypervisor.cli.sources import find_source
+from hypervisor.disk import DiskError, DiskImage, Mode
 from hypervisor.hypervisor import MAX_DOMAINS
 from hypervisor.settings import Settings
 
@@ -36,6 +38,13 @@ from hypervisor.settings import Settings
     metavar="FILE",
     help="Boot module. Of several, the first domain gets the first, and so on in turn.",
 )
+@click.option(
+    "--disk",
+    multiple=True,
+    metavar="FILE[:ro|:rw]",
+    help="A raw disk image: xvda, then xvdb and so on, in every domain. What a guest writes is "
+    "kept in memory and lost, unless :rw (one domain only) has it go into FILE; :ro refuses it.",
+)
 @click.option("--cmdline", default="", metavar="TEXT", help="Command line of every guest.")
 @click.option(
     "--groups",
@@ -54,6 +63,7 @@ def boot(
     domains: int,
     memory: int | None,
     module: tuple[str, ...],
+    disk: tuple[str, ...],
     cmdline: str,
     groups: int,
     zero_only: bool,
@@ -77,6 +87,8 @@ def boot(
     screen = Screen(taken="-" in (trace, json_))
     sources = [find_source(given) for given in guest]
     modules = [read_module(path) for path in module]
+    several = len(sources) * domains > 1
+    disks = _disks(disk, several)
     settings = Settings(
         machine_memory=machine_memory,
         seed=seed,
@@ -88,7 +100,6 @@ def boot(
     )
     with outputs(trace, json_) as out:
         session = Session(settings, limit, screen, out.trace)
-        several = len(sources) * domains > 1
         number = 0
         for source in sources:
             for _ in range(domains):
@@ -99,6 +110,7 @@ def boot(
                     module=None if turn is None else modules[turn],
                     module_name=None if turn is None else module[turn],
                     cmdline=cmdline,
+                    disks=disks,
                     interactive=not several,
                 )
                 number += 1
@@ -113,6 +125,22 @@ def boot(
             _report(session)
         out.write_result(session.document(outcome))
     ctx.exit(EXIT_CODES[outcome])
+
+
+def _disks(given: tuple[str, ...], several: bool) -> list[tuple[str, Mode]]:
+    """What ``--disk`` names, each looked at once so that a bad one is refused before anything runs.
+
+    Raises:
+        DiskError: one cannot be used so.
+    """
+    disks = [DiskImage.parse(text) for text in given]
+    if len(disks) > MAX_DISKS:
+        raise DiskError(f"{len(disks)} disks; a domain can have {MAX_DISKS}")
+    for path, mode in disks:
+        if mode is Mode.WRITABLE and several:
+            raise DiskError(f"disk {path}: only one domain can have it with :rw")
+        DiskImage(path, mode).close()
+    return disks
 
 
 def _report(session: Session) -> None:

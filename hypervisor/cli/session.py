@@ -8,7 +8,7 @@ are of a fixed number of instructions, so that nothing a person sees or does cha
 import logging
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
@@ -25,6 +25,7 @@ from hypervisor.cli.options import size_text
 from hypervisor.cli.screen import Screen, Verdicts
 from hypervisor.cli.sources import Source
 from hypervisor.console import Console
+from hypervisor.disk import DiskImage, Mode
 from hypervisor.domain import Domain, State
 from hypervisor.errors import DomainError, OutOfFrames
 from hypervisor.hypervisor import Hypervisor
@@ -84,6 +85,7 @@ class Session:
         module: bytes | None = None,
         module_name: str | None = None,
         cmdline: str = "",
+        disks: Sequence[tuple[str, Mode]] = (),
         interactive: bool = False,
         show: bool = True,
     ) -> Domain:
@@ -91,9 +93,10 @@ class Session:
 
         ``interactive`` joins its console to stdin and stdout as it is; others are shown line by
         line behind the domain's name, or not at all if ``show`` is False. ``module_name`` is what
-        the result calls the module.
+        the result calls the module. ``disks``: image files, the first is xvda.
 
         Raises:
+            DiskError: a disk image cannot be used so.
             DomainError: the kernel or its module does not fit.
             OutOfFrames: machine memory is used up.
         """
@@ -117,6 +120,8 @@ class Session:
         except (DomainError, OutOfFrames) as error:
             number = len(self.hv.domains) + 1
             raise DomainError(f"domain {number} ({size_text(memory)}): {error}") from error
+        for path, mode in disks:
+            self.hv.disks.attach(domain, DiskImage(path, mode))
         self._joined = (domain, joined)
         self._attendant = None if joined is None else Attendant(self.hv, domain, joined)
         self.recorder.add(domain, record)
