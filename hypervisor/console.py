@@ -2,8 +2,8 @@
 
 A guest's output is untrusted bytes. It is decoded as UTF-8 with replacement, and every control
 character except newline and tab becomes a visible escape (``\\x1b``), so that no guest can steer
-the terminal of whoever watches. A carriage return before a newline is dropped, since kernels end
-lines either way.
+the terminal of whoever watches. A carriage return before or right behind a newline is dropped,
+since kernels end lines either way.
 
 Memory is bounded: beyond ``limit`` bytes output is counted and dropped, and one line says so. Only
 complete lines go to the sink; ``flush`` ends an unfinished one.
@@ -31,6 +31,11 @@ def _visible(text: str) -> str:
         c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode("ascii")
         for c in text
     )
+
+
+def _decoded(line: bytes) -> str:
+    """A line as text; where it begins a carriage return has nothing to return from."""
+    return _visible(line.removeprefix(b"\r").decode("utf-8", "replace"))
 
 
 class Console:
@@ -83,7 +88,7 @@ class Console:
         self._partial = bytearray(rest)
 
     def _line(self, line: bytes) -> None:
-        self._emit(_visible(line.removesuffix(b"\r").decode("utf-8", "replace")))
+        self._emit(_decoded(line.removesuffix(b"\r")))
 
     def _emit(self, line: str) -> None:
         self.lines.append(line)
@@ -99,7 +104,7 @@ class Console:
     @property
     def partial(self) -> str:
         """The unfinished line, such as a prompt."""
-        return _visible(bytes(self._partial).decode("utf-8", "replace"))
+        return _decoded(bytes(self._partial))
 
     def text(self) -> str:
         """All output so far, an unfinished line included."""

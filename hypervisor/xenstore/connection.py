@@ -52,6 +52,8 @@ _TOOLSTACK_ONLY: Final = frozenset(
 )
 _SPECIAL_NAMES: Final = ("@introduceDomain", "@releaseDomain")
 _WORK_PER_MESSAGE: Final = 16
+_OVERHEAD: Final = 128
+"""Bytes that a message takes while it waits, beyond its own: what it costs this process."""
 
 
 class Connection:
@@ -144,7 +146,7 @@ class Connection:
         for _, reply in self._queue:
             self._replies -= reply
         for data, _ in self._queue:
-            self._tree.memory[self.domid] -= len(data)
+            self._tree.memory[self.domid] -= len(data) + _OVERHEAD
         self._queue.clear()
         self._events.clear()
         self._sent = 0
@@ -172,12 +174,12 @@ class Connection:
             self._sent = 0
             self._replies -= reply
             self._events.discard(data)
-            self._tree.memory[self.domid] -= len(data)
+            self._tree.memory[self.domid] -= len(data) + _OVERHEAD
         return count > 0
 
     def _enqueue(self, message: Message, reply: bool) -> None:
         data = message.to_bytes()
-        self._tree.memory[self.domid] += len(data)
+        self._tree.memory[self.domid] += len(data) + _OVERHEAD
         self._replies += reply
         self._queue.append((data, reply))
 
@@ -193,7 +195,7 @@ class Connection:
         begun = self._sent > 0 and self._queue[0][0] == data
         if data in self._events and not begun:
             return
-        if self._tree.memory[self.domid] + len(data) > self._tree.quotas.memory:
+        if self._tree.memory[self.domid] + len(data) + _OVERHEAD > self._tree.quotas.memory:
             return
         self._events.add(data)
         self._enqueue(message, reply=False)
