@@ -9,6 +9,14 @@ Source: Intel SDM volume 3A, sections 2.3 (RFLAGS), 3.4.5 (segment descriptors),
 
 from typing import Final
 
+from emu.descriptors import (
+    SEGMENT,
+    SEGMENT_ACCESSED,
+    SEGMENT_CODE,
+    SEGMENT_DB,
+    SEGMENT_L,
+    SEGMENT_RW,
+)
 from emu.engine import (
     OFF_CC_DST,
     OFF_CC_OP,
@@ -47,10 +55,11 @@ SS_SELECTOR: Final = (OFF_SEGS + SS * SEGMENT_BYTES) >> 2
 CS_ATTRIBUTES: Final = (OFF_SEGS + CS * SEGMENT_BYTES + 20) >> 2
 """Index into ``Cpu.halves`` of what ``Cpu.attributes(CS)`` reads."""
 
-CODE64: Final = 0x00AF_FB00
-"""Attributes of a flat 64-bit code segment of privilege 3: G, L, P, DPL 3, readable, accessed."""
-DATA: Final = 0x00CF_F300
-"""Attributes of a flat data segment of privilege 3: G, B, P, DPL 3, writable, accessed."""
+_FLAT: Final = SEGMENT.encode(LIMIT=0xF_FFFF, G=1, P=1, S=1, DPL=3) | SEGMENT_RW | SEGMENT_ACCESSED
+CODE64: Final = (_FLAT | SEGMENT_CODE | SEGMENT_L) >> 32
+"""Attributes of a flat 64-bit code segment of privilege 3, readable, accessed."""
+DATA: Final = (_FLAT | SEGMENT_DB) >> 32
+"""Attributes of a flat data segment of privilege 3, writable, accessed."""
 
 _ARITHMETIC: Final = 0x8D5
 _CC_OP_EFLAGS: Final = 1
@@ -63,8 +72,8 @@ _HF_TS: Final = 1 << 11
 _HF_LMA: Final = 1 << 14
 _HF_CS64: Final = 1 << 15
 _HF_MODE: Final = _HF_CPL | _HF_CS32 | _HF_SS32 | _HF_ADDSEG | _HF_CS64
-_DESC_L: Final = 1 << 21
-_DESC_B: Final = 1 << 22
+_DESC_L: Final = SEGMENT_L >> 32
+_DESC_B: Final = SEGMENT_DB >> 32
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
 
 

@@ -125,9 +125,17 @@ GATE64: Final = Layout(
     ),
 )
 
+SEGMENT_ACCESSED: Final = SEGMENT.field("TYPE").insert(1)
+SEGMENT_RW: Final = SEGMENT.field("TYPE").insert(2)
+"""Data: writable. Code: readable."""
+SEGMENT_CONFORMING: Final = SEGMENT.field("TYPE").insert(4)
+"""Of code."""
+SEGMENT_CODE: Final = SEGMENT.field("TYPE").insert(8)
 SEGMENT_S: Final = SEGMENT.mask("S")
 SEGMENT_DPL: Final = SEGMENT.mask("DPL")
 SEGMENT_P: Final = SEGMENT.mask("P")
 SEGMENT_L: Final = SEGMENT.mask("L")
 SEGMENT_DB: Final = SEGMENT.mask("DB")
 SEGMENT_G: Final = SEGMENT.mask("G")
+SEGMENT_ATTRIBUTES: Final = SEGMENT.mask("TYPE", "S", "DPL", "P", "AVL", "L", "DB", "G")
+"""All but base and limit."""

@@ -17,6 +17,22 @@ xen/arch-x86/xen-x86_64.h (FLAT_*). What Xen 4.17 lets pass was read in its desc
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from emu.cpu import CODE64, DATA
+from emu.descriptors import (
+    GATE,
+    SEGMENT,
+    SEGMENT_ACCESSED,
+    SEGMENT_ATTRIBUTES,
+    SEGMENT_CODE,
+    SEGMENT_CONFORMING,
+    SEGMENT_DB,
+    SEGMENT_DPL,
+    SEGMENT_G,
+    SEGMENT_L,
+    SEGMENT_P,
+    SEGMENT_RW,
+    SEGMENT_S,
+    SYSTEM_SEGMENT,
+)
 from emu.paging import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_RW
 from emu.trap import GP, NP, SS
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA, is_canonical
@@ -39,24 +55,11 @@ GDT_BASE: Final = VA(0xFFFF_0000_0000_0000 | PERDOMAIN_SLOT << 39)
 GDT_LIMIT: Final = 0xFFFF
 """All 16 pages; how many descriptors the guest announced makes no difference, as in Xen."""
 
-_P: Final = 1 << 47
-_S: Final = 1 << 44
-_A: Final = 1 << 40
-_CODE: Final = 1 << 43
-_CONFORMING: Final = 1 << 42
-_RW: Final = 1 << 41
-_L: Final = 1 << 53
-_DB: Final = 1 << 54
-_G: Final = 1 << 55
-_DPL: Final = 3 << 45
-_DPL_SHIFT: Final = 45
-_TYPE_SHIFT: Final = 40
 _CALL_GATE: Final = 0xC
-_FLAT_LIMIT: Final = 0xFFFF | 0xF << 48
 
 RING3_CS64: Final = CODE64 << 32 | 0xFFFF
 RING3_DS: Final = DATA << 32 | 0xFFFF
-RING3_CS32: Final = _FLAT_LIMIT | _G | _DB | _P | _S | _DPL | _CODE | _RW | _A
+RING3_CS32: Final = RING3_DS | SEGMENT_CODE
 
 _PAGE: Final = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_NX
 _ZERO_PAGE: Final = PTE_P | PTE_A | PTE_NX
@@ -82,11 +85,11 @@ class Segment(NamedTuple):
 
 def unpack_segment(selector: int, descriptor: int) -> Segment:
     """The hidden part that loading this code or data descriptor gives."""
-    base = descriptor >> 16 & 0xFF_FFFF | descriptor >> 32 & 0xFF00_0000
-    limit = descriptor & 0xFFFF | descriptor >> 32 & 0xF_0000
-    if descriptor & _G:
+    base, limit = SEGMENT.get(descriptor, "BASE"), SEGMENT.get(descriptor, "LIMIT")
+    if descriptor & SEGMENT_G:
         limit = limit << 12 | 0xFFF
-    return Segment(selector, descriptor >> 32 & 0x00F0_FF00 | _A >> 32, base, limit)
+    attributes = (descriptor & SEGMENT_ATTRIBUTES | SEGMENT_ACCESSED) >> 32
+    return Segment(selector, attributes, base, limit)
 
 
 def gate_selector_okay(selector: int) -> bool:
@@ -104,18 +107,18 @@ def check_descriptor(descriptor: int) -> int | None:
     Code and data segments get DPL 3, the only ring of a 64-bit guest. A call gate gets DPL 0, so
     that using it is a #GP that names it.
     """
-    if not descriptor & _P:
+    if not descriptor & SEGMENT_P:
         return descriptor
-    if descriptor & _S:
-        return descriptor | _DPL
-    kind = descriptor >> _TYPE_SHIFT & 0xF
+    if descriptor & SEGMENT_S:
+        return descriptor | SEGMENT_DPL
+    kind = SYSTEM_SEGMENT.get(descriptor, "TYPE")
     if kind == 0:
-        return descriptor | _DPL
-    if kind != _CALL_GATE or not gate_selector_okay(descriptor >> 16 & 0xFFFF):
+        return descriptor | SEGMENT_DPL
+    if kind != _CALL_GATE or not gate_selector_okay(GATE.get(descriptor, "SELECTOR")):
         return None
     if descriptor >> 32 & 0xFF:
         return None
-    return descriptor & ~_DPL
+    return descriptor & ~SEGMENT_DPL
 
 
 class Descriptors:
@@ -222,7 +225,7 @@ class Descriptors:
     def _accessed(self, domain: Domain, selector: int) -> None:
         at = self._place(domain, selector)
         if at is not None:
-            self._words[at] |= _A
+            self._words[at] |= SEGMENT_ACCESSED
 
     def code_and_stack(
         self, domain: Domain, cs: int, ss: int, rip: int
@@ -235,19 +238,21 @@ class Descriptors:
         for selector in (cs, ss):
             if selector & ~3 == 0:
                 return SegmentFault(GP, 0)
-        conforming = bool(code & _CONFORMING)
-        if code & (_S | _CODE) != _S | _CODE or (code & _L and code & _DB):
+        conforming = bool(code & SEGMENT_CONFORMING)
+        if code & (SEGMENT_S | SEGMENT_CODE) != SEGMENT_S | SEGMENT_CODE or (
+            code & SEGMENT_L and code & SEGMENT_DB
+        ):
             return SegmentFault(GP, cs & ~3)
-        if not conforming and code & _DPL != _DPL:
+        if not conforming and code & SEGMENT_DPL != SEGMENT_DPL:
             return SegmentFault(GP, cs & ~3)
-        if not code & _P:
+        if not code & SEGMENT_P:
             return SegmentFault(NP, cs & ~3)
-        need = _S | _RW | _DPL
-        if stack & need != need or stack & _CODE:
+        need = SEGMENT_S | SEGMENT_RW | SEGMENT_DPL
+        if stack & need != need or stack & SEGMENT_CODE:
             return SegmentFault(GP, ss & ~3)
-        if not stack & _P:
+        if not stack & SEGMENT_P:
             return SegmentFault(SS, ss & ~3)
-        if not is_canonical(rip) if code & _L else rip >> 32:
+        if not is_canonical(rip) if code & SEGMENT_L else rip >> 32:
             return SegmentFault(GP, 0)
         self._accessed(domain, cs)
         self._accessed(domain, ss)
@@ -256,12 +261,12 @@ class Descriptors:
     def data(self, domain: Domain, selector: int) -> Segment | None:
         """What ``mov`` to FS or GS in ring 3 would load, or None if it would fault."""
         descriptor = self.find(domain, selector)
-        if descriptor & (_P | _S) != _P | _S:
+        if descriptor & (SEGMENT_P | SEGMENT_S) != SEGMENT_P | SEGMENT_S:
             return None
-        if descriptor & _CODE and not descriptor & _RW:
+        if descriptor & SEGMENT_CODE and not descriptor & SEGMENT_RW:
             return None
-        conforming = descriptor & _CODE and descriptor & _CONFORMING
-        if not conforming and descriptor & _DPL != _DPL:
+        conforming = descriptor & SEGMENT_CODE and descriptor & SEGMENT_CONFORMING
+        if not conforming and descriptor & SEGMENT_DPL != SEGMENT_DPL:
             return None
         self._accessed(domain, selector)
         return unpack_segment(selector, descriptor)
