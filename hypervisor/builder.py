@@ -49,6 +49,7 @@ from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.frames import PageType
 from hypervisor.hypercalls.version import FEATURES
 from hypervisor.image import KernelImage
+from hypervisor.symbols import Symbols
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -249,6 +250,7 @@ def build_domain(
         raise DomainError(f"{name}: needs {_mib(where.pages)}, {_mib(hv.frames.free)} are free")
 
     domain = hv.create_domain(name, where.pages, console)
+    domain.symbols = Symbols(image.symbols)
     domain.privileged = privileged
     mfns = _allocate(hv, domain, where.pages)
     _load(hv, image, mfns)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from emu import Trap
 from emu.cpu import REGISTER_NAMES, RSP, SEGMENT_NAMES
 from emu.disasm import disassemble
-from emu.paging import RFLAGS
+from emu.paging import PF_ERROR, RFLAGS
+from emu.trap import PF
 from emu.units import MA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Access, Walk, walk
 from hypervisor.abi import result_name
@@ -30,20 +31,23 @@ def crash_report(hv: "Hypervisor", domain: Domain, why: str) -> str:
     lines = [f"{domain.label} crashed: {why}", f"at position {hv.machine.position}"]
     if hv.current is domain:
         lines += _registers(hv, domain)
-        lines += _code(hv, domain)
+        lines += _code(hv, domain, hv.machine.cpu.rip)
         lines += _stack(hv, domain)
+        lines += _last_exception(hv, domain)
         lines += ["cr2:", *("  " + line for line in _walk_cr2(hv, domain).splitlines())]
     else:
         lines.append("it was not running: no registers")
     lines.append("last traps and hypercalls, newest last:")
-    lines += [f"  {_recent(item)}" for item in domain.recent] or ["  none"]
+    lines += [f"  {_recent(domain, item)}" for item in domain.recent] or ["  none"]
     return "\n".join(lines)
 
 
 def _registers(hv: "Hypervisor", domain: Domain) -> list[str]:
     cpu = hv.machine.cpu
     mode = "kernel" if domain.kernel_mode else "user"
-    lines = [f"rip {cpu.rip:#018x}  {mode} mode, {cpu.bits}-bit code"]
+    name = domain.symbols.name(cpu.rip)
+    where = f" <{name}>" if name else ""
+    lines = [f"rip {cpu.rip:#018x}{where}  {mode} mode, {cpu.bits}-bit code"]
     names = [f"{name:>3} {cpu.register(name):016x}" for name in REGISTER_NAMES]
     lines += ["  ".join(names[i : i + 4]) for i in range(0, len(names), 4)]
     flags = cpu.flags
@@ -82,14 +86,30 @@ def _read(hv: "Hypervisor", domain: Domain, va: int, length: int) -> bytes:
     return found
 
 
-def _code(hv: "Hypervisor", domain: Domain) -> list[str]:
-    cpu = hv.machine.cpu
-    rip = cpu.rip
+def _place(domain: Domain, address: int) -> str:
+    """An address with its symbol, if it has one."""
+    name = domain.symbols.name(address)
+    return f"{address:#x} <{name}>" if name else f"{address:#x}"
+
+
+def _code(hv: "Hypervisor", domain: Domain, rip: VA) -> list[str]:
     code = _read(hv, domain, rip, _CODE_BYTES)
     if not code:
-        return [f"code at {rip:#x}: not readable"]
-    found = disassemble(code, rip, cpu.bits, _INSTRUCTIONS)
-    return ["code:", *(f"  {instruction}" for instruction in found)]
+        return [f"code at {_place(domain, rip)}: not readable"]
+    found = disassemble(code, rip, hv.machine.cpu.bits, _INSTRUCTIONS)
+    head = f"code at {_place(domain, rip)}:"
+    return [head, *(f"  {instruction}" for instruction in found)]
+
+
+def _last_exception(hv: "Hypervisor", domain: Domain) -> list[str]:
+    """Where the trouble began: a kernel that gives up by itself is far from there by now."""
+    trap = domain.last_exception
+    if trap is None or trap.rip == hv.machine.cpu.rip:
+        return []
+    what = f"last exception: {trap}"
+    if trap.vector == PF:
+        what += f" ({PF_ERROR.describe(trap.error_code)})"
+    return [what, *_code(hv, domain, trap.rip)]
 
 
 def _stack(hv: "Hypervisor", domain: Domain) -> list[str]:
@@ -107,9 +127,10 @@ def _walk_cr2(hv: "Hypervisor", domain: Domain) -> str:
     return "no page table" if path is None else path.explain()
 
 
-def _recent(item: Happening | Trap) -> str:
+def _recent(domain: Domain, item: Happening | Trap) -> str:
     if isinstance(item, Trap):
-        return f"[{item.position}] {item}"
+        name = domain.symbols.name(item.rip)
+        return f"[{item.position}] {item}" + (f" <{name}>" if name else "")
     position, what, result = item
     text = f"[{position}] {what}"
     return text if result is None else f"{text} -> {result_name(result)}"

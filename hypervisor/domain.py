@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emu import Trap
 from emu.units import MFN, VA
+from hypervisor.symbols import Symbols
 
 if TYPE_CHECKING:
     from hypervisor.console import Console
@@ -147,6 +148,10 @@ class Domain:
     # evidence
     tally: Counter[str] = field(default_factory=Counter)
     """Rarer things that are counted, by name."""
+    symbols: Symbols = field(default_factory=Symbols)
+    """Names of its kernel's addresses."""
+    last_exception: Trap | None = None
+    """The last exception or ``int`` that it took."""
     recent: deque[Happening | Trap] = field(default_factory=lambda: deque(maxlen=16))
 
     def __hash__(self) -> int:

@@ -153,6 +153,7 @@ class Traps:
         hv = self._hv
         domain = hv.current
         domain.recent.append(trap)
+        domain.last_exception = trap
         kind, vector, error, address, _, _, _ = trap
         if kind is _EXCEPTION:
             if vector == PF:
