@@ -118,14 +118,34 @@ class Cpu:
         self.words[OFF_EFLAGS >> 3] = (value & 0xFFFF_FFFF & ~(_ARITHMETIC | RFLAGS_DF)) | 2
 
     def register(self, name: str) -> int:
-        """A general register, ``rip`` or ``rflags`` by name (``KeyError`` if there is none)."""
-        if name == "rip":
-            return self.words[RIP]
+        """A general register, ``rip`` or ``rflags`` by name.
+
+        Raises:
+            KeyError: there is no register of that name.
+        """
         if name == "rflags":
             return self.flags
+        return self.words[self._index(name)]
+
+    def set_register(self, name: str, value: int) -> None:
+        """Write what ``register`` reads; ``value`` is taken modulo 2**64.
+
+        Raises:
+            KeyError: there is no register of that name.
+        """
+        if name == "rflags":
+            self.flags = value
+        else:
+            self.words[self._index(name)] = value & _M64
+
+    @staticmethod
+    def _index(name: str) -> int:
+        if name == "rip":
+            return RIP
         if name not in REGISTER_NAMES:
-            raise KeyError(name)
-        return self.words[REGISTER_NAMES.index(name)]
+            known = ", ".join((*REGISTER_NAMES, "rip", "rflags"))
+            raise KeyError(f"no register {name!r}; there are {known}")
+        return REGISTER_NAMES.index(name)
 
     # -- control registers -----------------------------------------------------------------
 

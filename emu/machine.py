@@ -22,7 +22,7 @@ from emu.memory import Memory
 from emu.paging import PF_I, RFLAGS_TF
 from emu.trap import DB, PF, UD, Trap, TrapKind
 from emu.units import MA, PAGE_MASK, VA
-from emu.walk import walk
+from emu.walk import READ, Access, Controls, Walk, walk
 
 CR0_BOOT = 0x8005_0033
 """PG AM WP NE ET MP PE: paging with write protection, as every modern kernel sets it."""
@@ -48,8 +48,19 @@ CpuidResult = tuple[int, int, int, int]
 class Machine:
     """One emulated computer with ``memory_size`` bytes of machine memory.
 
-    The CPU starts in 64-bit mode at privilege 0 with paging on and CR3 = 0: load tables, set
-    ``cpu.cr3`` and call ``enter``.
+    The CPU starts in 64-bit mode at privilege 0 with paging on and CR3 = 0. To boot a flat binary:
+    ``load`` it, write page tables into ``memory.words``, set ``cpu.cr3`` and flush, choose a
+    privilege with ``flat64``, set ``on_trap`` and ``cpu.rip``, and ``run``::
+
+        machine = Machine(16 << 20)
+        machine.memory.write_u64(MA(0x1000), 0x2000 | PTE_P | PTE_RW)           # L4 -> L3
+        machine.memory.write_u64(MA(0x2000), PTE_P | PTE_RW | PTE_PSE)          # the first GiB
+        machine.cpu.cr3 = 0x1000
+        machine.coherence.flush()              # whenever the host changes tables or CR3
+        machine.load(MA(0x8000), assemble_bytes("mov eax, 42\\n hlt", 0x8000))
+        machine.cpu.rip = 0x8000
+        machine.run(100)                       # Ending.HALTED
+        print(machine.cpu.register("rax"), machine.walk(VA(0x8000)).explain())
 
     Raises:
         MachineError: the memory size is not possible.
@@ -162,6 +173,15 @@ class Machine:
             raise MachineError(f"{len(data)} bytes at {address:#x} are outside machine memory")
         self.memory.bytes[address : address + len(data)] = data
         self._engine.wrote(address, address + len(data))
+
+    def walk(self, va: VA, access: Access = READ) -> Walk:
+        """Translate ``va`` in software as the MMU would now, with every step explained.
+
+        Uses the CPU's CR0, CR3, CR4 and RFLAGS; sets no accessed or dirty bit.
+        """
+        cpu = self.cpu
+        controls = Controls.from_registers(cpu.cr0, cpu.cr4, EFER_BOOT, cpu.flags)
+        return walk(self.memory, cpu.cr3, va, access=access, controls=controls)
 
     # -- traps -----------------------------------------------------------------------------
 

@@ -70,6 +70,16 @@ class Memory:
             return 0
         return self.words[address >> 3]
 
+    def write_u64(self, address: MA, value: int) -> None:
+        """Store an aligned 64-bit word; tell ``Coherence`` if it was a table entry or code.
+
+        Raises:
+            MachineError: it is not aligned, or outside machine memory.
+        """
+        if address & 7 or not self.holds(address, 8):
+            raise MachineError(f"no aligned 64-bit word of machine memory is at {address:#x}")
+        self.words[address >> 3] = value
+
     def read(self, address: MA, length: int) -> bytes:
         """``length`` bytes from machine address ``address``.
 
