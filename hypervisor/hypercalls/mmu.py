@@ -93,6 +93,17 @@ def _tables_of(hv: "Hypervisor", domain: Domain, field: int) -> Domain | int:
     return _ESRCH if field - 1 == DomId.SELF else foreign(hv, domain, field - 1)
 
 
+def check_flush(hv: "Hypervisor", domain: Domain, flags: int) -> None:
+    """Look at the CPU set that UVMF_* flags may point at.
+
+    Raises:
+        GuestFault: it cannot be read.
+    """
+    pointer = flags & ~_FLUSHTYPE
+    if flags & _FLUSHTYPE and pointer not in _ALL_CPUS:
+        hv.guest.read(domain, pointer, (_VCPUS + 7) // 8)
+
+
 def flush_as_asked(hv: "Hypervisor", domain: Domain, va: VA, flags: int) -> int:
     """What UVMF_* asks for. There is one CPU, so which CPUs are named makes no difference.
 
@@ -101,9 +112,7 @@ def flush_as_asked(hv: "Hypervisor", domain: Domain, va: VA, flags: int) -> int:
     kind = flags & _FLUSHTYPE
     if kind == 0:
         return 0
-    pointer = flags & ~_FLUSHTYPE
-    if pointer not in _ALL_CPUS:
-        hv.guest.read(domain, pointer, (_VCPUS + 7) // 8)
+    check_flush(hv, domain, flags)
     if kind == _TLB_FLUSH:
         hv.machine.coherence.flush()
     elif kind == _INVLPG:

@@ -15,7 +15,7 @@ from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA, is_canonical
 from hypervisor.abi import Errno, Hypercall
 from hypervisor.domain import Domain
 from hypervisor.frames import VALIDATED, PageType
-from hypervisor.hypercalls.mmu import flush_as_asked
+from hypervisor.hypercalls.mmu import check_flush, flush_as_asked
 from hypervisor.hypercalls.registry import hypercall
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def make_ro_and_share(hv: "Hypervisor", domain: Domain, va: int, avl: int, flags
     if found is None:
         return hv.sharing.refuse_argument(domain)
     table, index, only = found
+    check_flush(hv, domain, flags)  # before anything changes
     answer = hv.sharing.share(domain, table, index, avl)
     if answer >= 0:
         coherence = hv.machine.coherence
