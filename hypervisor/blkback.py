@@ -25,7 +25,7 @@ from hypervisor.abi import EvtchnStat
 from hypervisor.disk import SECTOR, DiskError, DiskImage, Mode
 from hypervisor.domain import Domain
 from hypervisor.events import ServiceLink
-from hypervisor.xenstore.tree import READ, Perm, home_of
+from hypervisor.xenstore import Perm
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -35,6 +35,7 @@ XVDA: Final = 202 << 8
 MAX_DISKS: Final = 16
 MAX_SEGMENTS: Final = 11
 _BACKEND: Final = 0
+_MAY_READ: Final = 1
 _SECTORS_PER_PAGE: Final = PAGE_SIZE // SECTOR
 _INDEX: Final = struct.Struct("<I")
 _REQ_PROD, _REQ_EVENT, _RSP_PROD, _RSP_EVENT = 0, 4, 8, 12
@@ -72,6 +73,11 @@ class XenbusState(IntEnum):
     CONNECTED = 4
     CLOSING = 5
     CLOSED = 6
+
+
+def home_of(domid: int) -> str:
+    """A domain's place in XenStore."""
+    return f"/local/domain/{domid}"
 
 
 class _Layout:
@@ -118,8 +124,8 @@ class BlockBackend:
 
     def _describe(self, device: int) -> None:
         store, number = self._hv.xenstore, self._domain.id
-        front = (Perm(number, 0), Perm(_BACKEND, READ))
-        back = (Perm(_BACKEND, 0), Perm(number, READ))
+        front = (Perm(number, 0), Perm(_BACKEND, _MAY_READ))
+        back = (Perm(_BACKEND, 0), Perm(number, _MAY_READ))
         readonly = self.image.mode is Mode.READ_ONLY
         for root, perms, entries in (
             (
@@ -204,7 +210,7 @@ class BlockBackend:
             ("physical-sector-size", SECTOR),
         ):
             store.write(
-                f"{self.back}/{name}", str(value), (Perm(0, 0), Perm(self._domain.id, READ))
+                f"{self.back}/{name}", str(value), (Perm(0, 0), Perm(self._domain.id, _MAY_READ))
             )
         self._go(XenbusState.CONNECTED)
         self.serve()
