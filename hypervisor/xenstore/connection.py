@@ -18,12 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.abi import XENSTORE_PAYLOAD_MAX, Errno, XenStore
 from hypervisor.bytering import RingLies
-from hypervisor.xenstore.tree import (
-    StoreError,
-    Transaction,
-    home_of,
-    parse_perms,
-)
+from hypervisor.xenstore.node import StoreError, home_of, parse_perms
+from hypervisor.xenstore.tree import Transaction
 from hypervisor.xenstore.watches import SPECIAL, Watch, Watches
 from hypervisor.xenstore.wire import (
     BrokenPeer,

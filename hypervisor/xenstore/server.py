@@ -20,16 +20,17 @@ from emu.units import MFN
 from hypervisor.abi import Errno
 from hypervisor.domain import Domain
 from hypervisor.xenstore.connection import Connection
-from hypervisor.xenstore.tree import (
+from hypervisor.xenstore.node import (
     READ,
     Node,
     Perm,
     Perms,
     Quotas,
     StoreError,
-    Tree,
     home_of,
+    parent_of,
 )
+from hypervisor.xenstore.tree import Tree
 from hypervisor.xenstore.watches import Watch, Watches
 from hypervisor.xenstore.wire import StorePage
 
@@ -37,7 +38,54 @@ if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
 TOOLSTACK: Final = 0
-_CONSOLE_LIMIT: Final = 1 << 20
+_VM: Final = (("name", ""), ("uuid", ""))
+_HOME: Final = (
+    ("vm", "", False),
+    ("name", "", False),
+    ("cpu", "", False),
+    ("cpu/0", "", False),
+    ("cpu/0/availability", "online", False),
+    ("memory", "", False),
+    ("memory/static-max", "", False),
+    ("memory/target", "", False),
+    ("memory/videoram", "0", False),
+    ("device", "", False),
+    ("device/suspend", "", False),
+    ("device/suspend/event-channel", "", True),
+    ("control", "", False),
+    ("control/shutdown", "", True),
+    ("control/feature-poweroff", "", True),
+    ("control/feature-reboot", "", True),
+    ("control/feature-suspend", "", True),
+    ("control/sysrq", "", True),
+    ("control/platform-feature-multiprocessor-suspend", "1", False),
+    ("control/platform-feature-xs_reset_watches", "1", False),
+    ("data", "", True),
+    ("drivers", "", True),
+    ("feature", "", True),
+    ("attr", "", True),
+    ("error", "", True),
+    ("domid", "", False),
+    ("store", "", False),
+    ("store/port", "", False),
+    ("store/ring-ref", "", False),
+    ("console", "", False),
+    ("console/backend", "", False),
+    ("console/backend-id", "0", False),
+    ("console/limit", "1048576", False),
+    ("console/type", "xenconsoled", False),
+    ("console/output", "pty", False),
+    ("console/port", "", False),
+    ("console/ring-ref", "", False),
+)
+"""A domain's home: path, value (where it is the same for all), whether the domain owns the node."""
+_CONSOLE: Final = (
+    ("frontend", ""),
+    ("frontend-id", ""),
+    ("online", "1"),
+    ("state", "1"),
+    ("protocol", "vt100"),
+)
 
 Callback = Callable[[str], None]
 """Told the path that changed."""
@@ -183,64 +231,45 @@ class XenStore:
 
         ``store`` and ``console``: frame and port of each.
         """
-        number, tree = domain.id, self.tree
-        home, vm = home_of(number), f"/vm/{_uuid(number)}"
+        number = domain.id
+        home, vm, uuid = home_of(number), f"/vm/{_uuid(number)}", _uuid(number)
+        backends = f"{home_of(0)}/backend/console/{number}"
         mine = (Perm(number, 0),)
         shown = (Perm(0, 0), Perm(number, READ))
-        console_backend = f"{home_of(0)}/backend/console/{number}/0"
-        kib = memory >> 10
-        entries: list[tuple[str, str, Perms | None]] = [
-            (home, "", shown),
-            (vm, "", shown),
-            (f"{vm}/name", domain.name, None),
-            (f"{vm}/uuid", _uuid(number), None),
-            (f"{home}/vm", vm, None),
-            (f"{home}/name", domain.name, None),
-            (f"{home}/cpu", "", None),
-            (f"{home}/cpu/0", "", None),
-            (f"{home}/cpu/0/availability", "online", None),
-            (f"{home}/memory", "", None),
-            (f"{home}/memory/static-max", str(kib), None),
-            (f"{home}/memory/target", str(kib), None),
-            (f"{home}/memory/videoram", "0", None),
-            (f"{home}/device", "", None),
-            (f"{home}/device/suspend/event-channel", "", mine),
-            (f"{home}/control", "", None),
-            (f"{home}/control/shutdown", "", mine),
-            (f"{home}/control/feature-poweroff", "", mine),
-            (f"{home}/control/feature-reboot", "", mine),
-            (f"{home}/control/feature-suspend", "", mine),
-            (f"{home}/control/sysrq", "", mine),
-            (f"{home}/control/platform-feature-multiprocessor-suspend", "1", None),
-            (f"{home}/control/platform-feature-xs_reset_watches", "1", None),
-            (f"{home}/data", "", mine),
-            (f"{home}/drivers", "", mine),
-            (f"{home}/feature", "", mine),
-            (f"{home}/attr", "", mine),
-            (f"{home}/error", "", mine),
-            (f"{home}/domid", str(number), None),
-            (f"{home}/store", "", None),
-            (f"{home}/store/port", str(store[1]), None),
-            (f"{home}/store/ring-ref", str(store[0]), None),
-            (f"{home}/console", "", None),
-            (f"{home}/console/backend", console_backend, None),
-            (f"{home}/console/backend-id", "0", None),
-            (f"{home}/console/limit", str(_CONSOLE_LIMIT), None),
-            (f"{home}/console/type", "xenconsoled", None),
-            (f"{home}/console/output", "pty", None),
-            (f"{home}/console/port", str(console[1]), None),
-            (f"{home}/console/ring-ref", str(console[0]), None),
-            (console_backend, "", shown),
-            (f"{console_backend}/frontend", f"{home}/console", None),
-            (f"{console_backend}/frontend-id", str(number), None),
-            (f"{console_backend}/online", "1", None),
-            (f"{console_backend}/state", "1", None),
-            (f"{console_backend}/protocol", "vt100", None),
+        kib = str(memory >> 10)
+        entries: list[tuple[str, str, Perms]] = [(vm, "", shown)]
+        entries += [(f"{vm}/{key}", value, shown) for key, value in _VM]
+        entries.append((home, "", shown))
+        values = {
+            "vm": vm,
+            "name": domain.name,
+            "domid": str(number),
+            "memory/static-max": kib,
+            "memory/target": kib,
+            "store/port": str(store[1]),
+            "store/ring-ref": str(store[0]),
+            "console/backend": f"{backends}/0",
+            "console/port": str(console[1]),
+            "console/ring-ref": str(console[0]),
+        }
+        entries += [
+            (f"{home}/{key}", values.get(key, value), mine if owned else shown)
+            for key, value, owned in _HOME
         ]
-        for path, value, perms in entries:
-            tree.write(TOOLSTACK, None, path, value.encode("utf-8", "replace"))
-            if perms is not None:
-                tree.set_perms(TOOLSTACK, None, path, perms)
+        entries += [(backends, "", (Perm(0, 0),)), (f"{backends}/0", "", shown)]
+        values = {"frontend": f"{home}/console", "frontend-id": str(number)}
+        entries += [
+            (f"{backends}/0/{key}", values.get(key, value), shown) for key, value in _CONSOLE
+        ]
+        values = {f"{vm}/name": domain.name, f"{vm}/uuid": uuid}
+        for above in (parent_of(vm), parent_of(home), parent_of(backends)):
+            self.tree.mkdir(TOOLSTACK, None, above)
+        self.tree.graft(
+            [
+                (path, values.get(path, value).encode("utf-8", "replace"), perms)
+                for path, value, perms in entries
+            ]
+        )
         self.settle()
 
     def release(self, domain: Domain) -> None:
@@ -256,7 +285,7 @@ class XenStore:
         self._remove_quietly(f"{home_of(0)}/backend/console/{number}")
         for path in self.tree.owned_by(number):
             self._remove_quietly(path)
-        del self.tree.entries[number], self.tree.memory[number]
+        self.tree.forget(number)
         self._fire("@releaseDomain", None, False, ())
         self.settle()
 

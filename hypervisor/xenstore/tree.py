@@ -1,10 +1,8 @@
 """XenStore's tree: nodes with values and permissions, transactions, and what each domain may use.
 
-A node is a path, a value (bytes), an ordered list of children and a list of permissions whose
-first names the owner and what everybody else may do. Nodes are immutable values in one dictionary
-by path; a change puts a new one in its place, with a new generation. That makes transactions
-simple: what a transaction touches is copied as it was (a reference), and committing compares
-generations: any difference is a conflict and answers EAGAIN.
+Nodes are immutable values in one dictionary by path; a change puts a new one in its place. That
+makes transactions simple: what a transaction touches is kept as it was (a reference), and at its
+end compared: any difference is a conflict and answers EAGAIN.
 
 Invariants: the parent of every node exists and lists it exactly once; ``entries`` and ``memory``
 are what each domain's nodes, transactions, watches and events take. Domains other than 0 are held
@@ -17,159 +15,33 @@ Source: docs/misc/xenstore.txt; where it leaves off, the behaviour of Xen 4.17's
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
 
 from hypervisor.abi import Errno
+from hypervisor.xenstore.node import (
+    OWNER,
+    READ,
+    WRITE,
+    Node,
+    Perm,
+    Perms,
+    Quotas,
+    StoreError,
+    access_of,
+    ancestors,
+    home_of,
+    join,
+    name_of,
+    parent_of,
+    valid_path,
+)
 
-ABS_PATH_MAX: Final = 3072
-"""Bytes of a path."""
-REL_PATH_MAX: Final = 2048
-"""Bytes of a path below a domain's home, and of a special watch."""
-_ALLOWED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-/_@+")
-_HOMES: Final = "/local/domain/"
-_HEADER_SIZE: Final = 24
-_PERM_SIZE: Final = 8
-"""Bytes that xenstored counts for a node, and for each of its permissions."""
-
-READ: Final = 1
-WRITE: Final = 2
-OWNER: Final = 4
-_ALL: Final = READ | WRITE | OWNER
-_LETTERS: Final = {"n": 0, "r": READ, "w": WRITE, "b": READ | WRITE}
-_LETTER_OF: Final = {mask: letter for letter, mask in _LETTERS.items()}
+__all__ = ["READ", "Perm", "Transaction", "Tree", "home_of"]
 
 Fire = Callable[[str, "Node | None", bool, "tuple[Perm, ...]"], None]
 """Told of each change: the path, the node as permissions see it, whether only watches of exactly
 this path are meant, and permissions that the node had before."""
-
-
-class StoreError(Exception):
-    """A request is refused with ``errno``."""
-
-    def __init__(self, errno: Errno) -> None:
-        super().__init__(errno.name)
-        self.errno = errno
-
-
-@dataclass(frozen=True, slots=True)
-class Quotas:
-    """What a domain other than 0 may use; xenstored's defaults. Sizes in bytes."""
-
-    entries: int = 1000
-    entry_size: int = 2048
-    watches: int = 128
-    transactions: int = 10
-    transaction_nodes: int = 1024
-    perms: int = 5
-    outstanding: int = 20
-    """Replies that were not read."""
-    memory: int = 2 << 20
-
-
-class Perm(NamedTuple):
-    """One permission. ``access``: READ, WRITE or both, or 0."""
-
-    domid: int
-    access: int
-
-    def __str__(self) -> str:
-        return f"{_LETTER_OF[self.access]}{self.domid}"
-
-
-Perms = tuple[Perm, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One node as it is at a ``generation``."""
-
-    value: bytes
-    perms: Perms
-    children: tuple[str, ...] = ()
-    generation: int = 0
-
-    @property
-    def owner(self) -> int:
-        """Domain that owns it."""
-        return self.perms[0].domid
-
-    @property
-    def listing(self) -> bytes:
-        """The children's names, each ended by a NUL."""
-        return "".join(f"{name}\0" for name in self.children).encode("ascii")
-
-    @property
-    def size(self) -> int:
-        """Bytes, as xenstored counts them."""
-        names = sum(map(len, self.children)) + len(self.children)
-        return _HEADER_SIZE + _PERM_SIZE * len(self.perms) + len(self.value) + names
-
-
-def parse_perms(texts: list[str]) -> Perms:
-    """``n0``, ``r3`` and the like.
-
-    Raises:
-        StoreError: EINVAL, one of them is no permission.
-    """
-    perms = []
-    for text in texts:
-        letter, number = text[:1], text[1:]
-        if letter not in _LETTERS or not (number.isascii() and number.isdigit()):
-            raise StoreError(Errno.EINVAL)
-        if len(number) > 10 or int(number) > 0xFFFF:
-            raise StoreError(Errno.EINVAL)
-        perms.append(Perm(int(number), _LETTERS[letter]))
-    return tuple(perms)
-
-
-def access_of(domid: int, perms: Perms) -> int:
-    """What a domain may do with a node: READ, WRITE, OWNER."""
-    if domid in (0, perms[0].domid):
-        return _ALL
-    for perm in perms[1:]:
-        if perm.domid == domid:
-            return perm.access
-    return perms[0].access
-
-
-def home_of(domid: int) -> str:
-    """Path of a domain's home."""
-    return f"{_HOMES}{domid}"
-
-
-def parent_of(path: str) -> str:
-    """Path of a node's parent; the root is its own."""
-    return path[: path.rfind("/")] or "/"
-
-
-def ancestors(path: str) -> Iterator[str]:
-    """``path`` itself, its parent, and so on to the root."""
-    while True:
-        yield path
-        if path == "/":
-            return
-        path = parent_of(path)
-
-
-def join(parent: str, name: str) -> str:
-    """Path of a child."""
-    return f"/{name}" if parent == "/" else f"{parent}/{name}"
-
-
-def valid_path(path: str) -> bool:
-    """True for an absolute path that a node can have."""
-    if not path.startswith("/") or "//" in path or len(path) > ABS_PATH_MAX:
-        return False
-    if path.endswith("/") and path != "/":
-        return False
-    below = path
-    if path.startswith(_HOMES):
-        number, slash, rest = path[len(_HOMES) :].partition("/")
-        if slash and number.isdigit():
-            below = rest
-    return len(below) <= REL_PATH_MAX and _ALLOWED.issuperset(path)
 
 
 @dataclass(slots=True)
@@ -202,8 +74,8 @@ class Tree:
 
     def __init__(self, quotas: Quotas, fire: Fire) -> None:
         self.quotas = quotas
-        self.entries: Counter[int] = Counter()
-        """Nodes by owner."""
+        self._owned: dict[int, dict[str, None]] = {}
+        """Paths of each domain's nodes."""
         self.memory: Counter[int] = Counter()
         """Bytes by domain."""
         self.work = 0
@@ -230,21 +102,27 @@ class Tree:
             raise StoreError(Errno.ENOMEM)
         self.memory[domid] += amount
 
+    def entries(self, domid: int) -> int:
+        """How many nodes a domain owns."""
+        return len(self._owned.get(domid, ()))
+
     def _put(self, path: str, node: Node) -> None:
         """Make ``node`` what is at ``path``, for everybody."""
+        owner = node.perms[0].domid
         old = self._nodes.get(path)
         if old is not None:
             self.memory[old.owner] -= old.size + len(path)
-            self.entries[old.owner] -= 1
-        self.memory[node.owner] += node.size + len(path)
-        self.entries[node.owner] += 1
+            if old.owner != owner:
+                del self._owned[old.owner][path]
+        self.memory[owner] += node.size + len(path)
+        self._owned.setdefault(owner, {})[path] = None
         self._generation += 1
-        self._nodes[path] = replace(node, generation=self._generation)
+        self._nodes[path] = Node(node.value, node.perms, node.children, self._generation)
 
     def _delete(self, path: str) -> None:
         old = self._nodes.pop(path)
         self.memory[old.owner] -= old.size + len(path)
-        self.entries[old.owner] -= 1
+        del self._owned[old.owner][path]
 
     # -- nodes, in or out of a transaction -------------------------------------------------
 
@@ -409,24 +287,47 @@ class Tree:
         perms = parent.perms
         if domid:
             perms = (Perm(domid, perms[0].access), *perms[1:])
-        changes = [(above, replace(parent, children=(*parent.children, _name(missing[0]))))]
+        changes = [(above, replace(parent, children=(*parent.children, name_of(missing[0]))))]
         for here, below in zip(missing, [*missing[1:], ""], strict=True):
-            children = (_name(below),) if below else ()
+            children = (name_of(below),) if below else ()
             changes.append((here, Node(b"" if below else value, perms, children)))
         for _, node in changes:
             self._check_size(domid, node)
         if domid:
             pending = tx.new_entries if tx is not None else 0
-            if self.entries[domid] + pending + len(missing) > self.quotas.entries:
+            if self.entries(domid) + pending + len(missing) > self.quotas.entries:
                 raise StoreError(Errno.ENOSPC)
         new_size = sum(len(here) + node.size for here, node in changes[1:])
         self._check_room(perms[0].domid, tx, new_size)
-        self._check_room(parent.owner, tx, len(_name(missing[0])) + 1)
+        self._check_room(parent.owner, tx, len(name_of(missing[0])) + 1)
         for here, node in changes:
             self._set(here, node, tx)
         if tx is not None:
             tx.new_entries += len(missing)
         self._changed(path, changes[-1][1], tx)
+
+    def graft(self, entries: list[tuple[str, bytes, Perms]]) -> None:
+        """Put many new nodes in at once, for the toolstack, parents before their children.
+
+        None of them exists; the parents of the topmost do.
+
+        Raises:
+            StoreError: ENOENT, a parent is missing.
+        """
+        children: dict[str, list[str]] = {path: [] for path, _, _ in entries}
+        for path, _, _ in entries:
+            above = parent_of(path)
+            if above not in children:
+                parent = self._nodes.get(above)
+                if parent is None:
+                    raise StoreError(Errno.ENOENT)
+                self._put(above, replace(parent, children=(*parent.children, name_of(path))))
+            else:
+                children[above].append(name_of(path))
+        for path, value, perms in entries:
+            self._put(path, Node(value, perms, tuple(children[path])))
+        for path, _, _ in entries:
+            self._fire(path, self._nodes[path], False, ())
 
     def remove(self, domid: int, tx: Transaction | None, path: str) -> None:
         """Delete a node and everything below it; it need not exist, but its parent must.
@@ -458,7 +359,7 @@ class Tree:
             self._unset(here, tx)
             if tx is not None and found.owner == domid:
                 tx.new_entries -= 1
-        name = _name(path)
+        name = name_of(path)
         left = tuple(child for child in parent.children if child != name)
         self._set(above, replace(parent, children=left), tx)
 
@@ -509,7 +410,7 @@ class Tree:
                         memory[node.owner] += sign * (node.size + len(path))
         for domid in sorted(entries):
             more = entries[domid]
-            if domid and more > 0 and self.entries[domid] + more > self.quotas.entries:
+            if domid and more > 0 and self.entries(domid) + more > self.quotas.entries:
                 raise StoreError(Errno.ENOSPC)
         for domid in sorted(memory):
             self._check_room(domid, None, memory[domid])
@@ -526,9 +427,9 @@ class Tree:
 
     def owned_by(self, domid: int) -> list[str]:
         """Paths of a domain's nodes, parents first."""
-        return sorted(path for path, node in self._nodes.items() if node.owner == domid)
+        return sorted(self._owned.get(domid, ()))
 
-
-def _name(path: str) -> str:
-    """Last part of a path."""
-    return path[path.rfind("/") + 1 :]
+    def forget(self, domid: int) -> None:
+        """A domain is gone, and its nodes are: close its accounts."""
+        self._owned.pop(domid, None)
+        del self.memory[domid]

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypervisor.abi import Errno
-from hypervisor.xenstore.tree import (
+from hypervisor.xenstore.node import (
     REL_PATH_MAX,
     Node,
     Perms,
     StoreError,
-    Tree,
     ancestors,
     valid_path,
 )
+from hypervisor.xenstore.tree import Tree
 
 SPECIAL: Final = "@"
 

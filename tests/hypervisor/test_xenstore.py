@@ -318,7 +318,7 @@ def test_a_domain_that_ends_leaves_nothing() -> None:
     lab = Lab()
     one, two = StoreGuest(lab), StoreGuest(lab)
     store = lab.hv.xenstore
-    before = dict(store.tree.entries)
+    before = set(store.tree._nodes)
     third = StoreGuest(lab)
     assert one.request(XenStore.SET_PERMS, "data", f"b{one.domain.id}") == OK
     assert third.write(f"/local/domain/{one.domain.id}/data/x", b"mine") == OK
@@ -326,7 +326,8 @@ def test_a_domain_that_ends_leaves_nothing() -> None:
     third.start()
     lab.hv.end(third.domain, Exit("destroyed"))
     lab.hv.reap()
-    assert dict(store.tree.entries) == before
+    assert set(store.tree._nodes) == before
+    assert store.tree.entries(third.domain.id) == 0
     assert one.read("data/x") == "ENOENT"
     assert store.tree.memory[third.domain.id] == 0
     assert store.watches.count == 0
