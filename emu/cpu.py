@@ -27,14 +27,13 @@ from emu.engine import (
     OFF_GDT,
     OFF_HFLAGS,
     OFF_IS_INT,
-    OFF_LDT,
     OFF_NEXT_EIP,
     OFF_RIP,
     OFF_SEGS,
     SEGMENT_BYTES,
     Engine,
 )
-from emu.paging import RFLAGS_DF
+from emu.paging import CR0_TS, RFLAGS, RFLAGS_DF
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
@@ -61,7 +60,7 @@ CODE64: Final = (_FLAT | SEGMENT_CODE | SEGMENT_L) >> 32
 DATA: Final = (_FLAT | SEGMENT_DB) >> 32
 """Attributes of a flat data segment of privilege 3, writable, accessed."""
 
-_ARITHMETIC: Final = 0x8D5
+_ARITHMETIC: Final = RFLAGS.mask("CF", "PF", "AF", "ZF", "SF", "OF")
 _CC_OP_EFLAGS: Final = 1
 _CR: Final = OFF_CR >> 3
 _HF_CPL: Final = 3
@@ -193,10 +192,10 @@ class Cpu:
     def set_task_switched(self, on: bool) -> None:
         """CR0.TS and the engine's copy of it (#NM on the next FPU instruction)."""
         if on:
-            self.words[_CR] |= 8
+            self.words[_CR] |= CR0_TS
             self.halves[OFF_HFLAGS >> 2] |= _HF_TS
         else:
-            self.words[_CR] &= ~8 & _M64
+            self.words[_CR] &= ~CR0_TS & _M64
             self.halves[OFF_HFLAGS >> 2] &= ~_HF_TS & 0xFFFF_FFFF
 
     def write_msr(self, msr: int, value: int) -> None:
@@ -244,13 +243,6 @@ class Cpu:
         """GDTR: linear base, limit in bytes."""
         self.words[(OFF_GDT + 8) >> 3] = base
         self.halves[(OFF_GDT + 16) >> 2] = limit
-
-    def set_local_table(self, selector: int, base: VA, limit: int) -> None:
-        """LDTR with its hidden part; ``limit`` in bytes; selector 0 for none."""
-        self.halves[OFF_LDT >> 2] = selector
-        self.words[(OFF_LDT + 8) >> 3] = base
-        self.halves[(OFF_LDT + 16) >> 2] = limit
-        self.halves[(OFF_LDT + 20) >> 2] = 0x0000_8200 if selector else 0
 
     def attributes(self, segment: int) -> int:
         """High dword of the cached descriptor of a segment register."""

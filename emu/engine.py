@@ -63,7 +63,6 @@ OFF_SEGS: Final = 184
 OFF_LDT: Final = 328
 OFF_TR: Final = 352
 OFF_GDT: Final = 376
-OFF_IDT: Final = 400
 OFF_CR: Final = 424
 OFF_ERROR_CODE: Final = 5384
 OFF_IS_INT: Final = 5388

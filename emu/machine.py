@@ -19,17 +19,15 @@ from emu.disasm import disassemble
 from emu.engine import Engine
 from emu.errors import MachineError
 from emu.memory import Memory
-from emu.paging import PF_I, RFLAGS_TF
+from emu.paging import CR0, CR4, EFER, PF_I, RFLAGS_TF
 from emu.trap import DB, PF, UD, Trap, TrapKind
 from emu.units import MA, PAGE_MASK, VA
 from emu.walk import READ, Access, Controls, Walk, walk
 
-CR0_BOOT = 0x8005_0033
-"""PG AM WP NE ET MP PE: paging with write protection, as every modern kernel sets it."""
-CR4_BOOT = 0x0001_0670
-"""FSGSBASE OSXMMEXCPT OSFXSR MCE PAE PSE."""
-EFER_BOOT = 0xD01
-"""NXE LMA LME SCE."""
+CR0_BOOT = CR0.mask("PG", "AM", "WP", "NE", "ET", "MP", "PE")
+"""Paging with write protection, as every modern kernel sets it."""
+CR4_BOOT = CR4.mask("FSGSBASE", "OSXMMEXCPT", "OSFXSR", "MCE", "PAE", "PSE")
+EFER_BOOT = EFER.mask("NXE", "LMA", "LME", "SCE")
 _MSR_EFER = 0xC000_0080
 _M32 = 0xFFFF_FFFF
 

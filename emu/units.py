@@ -33,11 +33,6 @@ def mfn_of(address: MA) -> MFN:
     return MFN(address >> PAGE_SHIFT)
 
 
-def ma_of(mfn: MFN, offset: int = 0) -> MA:
-    """Machine address of a byte ``offset`` (bytes) in frame ``mfn``."""
-    return MA((mfn << PAGE_SHIFT) + offset)
-
-
 def is_canonical(va: int) -> bool:
     """True if bits 63..47 of ``va`` are all equal (SDM volume 1, section 3.3.7.1)."""
     return va < 0x0000_8000_0000_0000 or 0xFFFF_8000_0000_0000 <= va <= 0xFFFF_FFFF_FFFF_FFFF

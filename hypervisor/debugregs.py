@@ -9,15 +9,16 @@ Source: Intel SDM volume 3B, 18.2; Xen 4.17's errnos: -EPERM for what a guest mu
 
 from typing import Final
 
+from emu.paging import DR6, DR7
 from emu.units import is_canonical
 from hypervisor.abi import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START, Errno
 from hypervisor.domain import Domain
 
-_DR6_ONES: Final = 0xFFFF_0FF0
+_DR6_ONES: Final = DR6.ones
 _DR6_ZEROS: Final = 1 << 12
-_DR7_ONES: Final = 0x400
+_DR7_ONES: Final = DR7.ones
 _DR7_ZEROS: Final = 0xD800
-_DR7_GD: Final = 1 << 13
+_DR7_GD: Final = DR7.mask("GD")
 _DR7_ACTIVE: Final = 0xFF
 _IO: Final = 2
 

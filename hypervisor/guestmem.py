@@ -114,20 +114,3 @@ class GuestMemory:
         for at, start, part in places:
             self._memory.bytes[at : at + part] = data[start : start + part]
             self._coherence.wrote(mfn_of(at))
-
-    def read_string(self, domain: Domain, va: int, limit: int) -> bytes:
-        """Bytes up to a NUL, at most ``limit``.
-
-        Raises:
-            GuestFault: the string leaves mapped memory first.
-        """
-        text = b""
-        while len(text) < limit:
-            part = min(limit - len(text), PAGE_SIZE - (va & PAGE_MASK))
-            chunk = self.read(domain, va, part)
-            end = chunk.find(0)
-            if end >= 0:
-                return text + chunk[:end]
-            text += chunk
-            va += part
-        return text

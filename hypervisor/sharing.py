@@ -51,7 +51,6 @@ MAX_CANDIDATES: Final = 8
 _COW: Final = int(DomId.COW)
 _SHARED: Final = int(PageType.SHARED)
 _WRITABLE: Final = int(PageType.WRITABLE)
-_NONE: Final = int(PageType.NONE)
 _ZERO: Final = bytes(PAGE_SIZE)
 _CLEAR: Final = ~(PTE_RW | PTE_AVL | PTE_MFN_MASK)
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -332,10 +331,6 @@ class Sharing:
             self._leave(mfn)
 
     # -- faults and reports ----------------------------------------------------------------
-
-    def is_shared(self, mfn: int) -> bool:
-        """True if the frame is a shared frame."""
-        return self._frames.exists(mfn) and self._frames.owner[mfn] == _COW
 
     def count_fault(self, domain: Domain) -> None:
         """A write hit a shared frame; the guest is about to copy it."""

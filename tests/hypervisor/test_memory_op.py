@@ -10,6 +10,7 @@ from hypervisor.abi import (
     MACH2PHYS_VIRT_START,
     AddToPhysmap,
     ConsoleIo,
+    DomId,
     Errno,
     FeatureInfo,
     Hypercall,
@@ -364,7 +365,7 @@ def test_a_populated_frame_is_mapped_and_shared_frames_are_not_given_back(caller
     entry = mfn << 12 | PTE_P | PTE_RW | PTE_US
     assert caller.call(Hypercall.update_va_mapping, va, entry, 0) == 0
     assert caller.call(Hypercall.make_ro_and_share, va, 0x200, 0) == 0
-    assert hv.sharing.is_shared(mfn)
+    assert hv.frames.owner[mfn] == DomId.COW
     assert reserve(caller, XenMem.decrease_reservation, mfn) == 0
     assert exchange(caller, [mfn], [300]) == (-Errno.EINVAL, 0)
     caller.lab.check()
