@@ -8,6 +8,7 @@ import click
 from emu.asm import Program, assemble
 from guests import library
 from hypervisor.cli.options import Define, reason_of
+from hypervisor.cli.outputs import OutputFile, refuse_inputs
 
 
 @click.command()
@@ -40,21 +41,39 @@ def asm(
 
     It boots with 'cowbird boot OUT.elf' and on a real Xen as a domain's kernel.
     """
+    refuse_inputs([("-o", output)], [("FILE", source)])
+    _refuse_others(Path(source))
     program = assemble(
         Path(source),
         base=library.VIRT_BASE,
         include_dirs=(*map(Path, include), library.DIRECTORY),
         defines=dict(define),
     )
-    image = library.to_elf(program)
-    try:
-        Path(output).write_bytes(image)
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(
-            f"cannot write {output}: {reason_of(error)}", param_hint="-o"
-        ) from error
+    OutputFile(output, "-o", binary=True).finish(library.to_elf(program))
     if symbols:
         _print_symbols(program)
+
+
+def _refuse_others(path: Path) -> None:
+    """Say of what cannot be assembled what it is, where that is easy to see.
+
+    Raises:
+        click.BadParameter: it is an image or a C source.
+    """
+    if path.suffix.lower() == ".c":
+        raise click.BadParameter(
+            f"{path} is C: 'cowbird boot' and 'cowbird test' compile it", param_hint="FILE"
+        )
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise click.BadParameter(f"{path}: {reason_of(error)}", param_hint="FILE") from error
+    if head == b"\x7fELF":
+        raise click.BadParameter(
+            f"{path} is an ELF image already, not a source ('cowbird info' says more)",
+            param_hint="FILE",
+        )
 
 
 def _print_symbols(program: Program) -> None:

@@ -79,8 +79,8 @@ def boot(
 ) -> int:
     """Boot GUESTs on one machine until all have ended.
 
-    GUEST is the name of a bundled guest ('cowbird guests'), an assembly source (.asm, .s, .S), or
-    a Xen PV kernel (ELF or bzImage, plain or packed; 'cowbird info'). One domain's console is
+    GUEST is the name of a bundled guest ('cowbird guests'), a source (.asm, .s, .S, or .c, which
+    needs gcc), or a Xen PV kernel (ELF or bzImage, plain or packed; 'cowbird info'). One domain's console is
     joined to the terminal; several are shown line by line, each behind its domain's name.
     """
     logs.set_up(log)
@@ -98,7 +98,10 @@ def boot(
         slice=slice_,
         audit=audit,
     )
-    with outputs(trace, json_) as out:
+    inputs = [("GUEST", source.path) for source in sources]
+    inputs += [("--module", path) for path in module]
+    inputs += [("--disk", path) for path, _ in disks]
+    with outputs(trace, json_, inputs) as out:
         session = Session(settings, limit, screen, out.trace)
         number = 0
         for source in sources:
@@ -114,6 +117,7 @@ def boot(
                     interactive=not several,
                 )
                 number += 1
+        out.begin()
         if several:
             screen.start_progress()
             session.run()

@@ -157,6 +157,7 @@ def demo(
             )
             meeting.expect(domain, len(module.pages()))
             pages += module.pages()
+        out.begin()
         screen.start_progress()
         session.run()
         moment = session.recorder.moment()

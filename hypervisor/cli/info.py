@@ -12,7 +12,7 @@ from guests import library
 from hypervisor.abi import XenFeat
 from hypervisor.builder import Layout, plan
 from hypervisor.cli.options import Size, size_text
-from hypervisor.cli.sources import SOURCE_SUFFIXES, Source
+from hypervisor.cli.sources import SOURCE_SUFFIXES, Source, build_source
 from hypervisor.elffile import ElfFile, NoteValue, list_notes, text_of
 from hypervisor.errors import DomainError
 from hypervisor.hypercalls.version import FEATURES
@@ -57,7 +57,7 @@ def info(image: str, memory: int | None) -> None:
             f"{image}: no such file, and no bundled guest of that name (see 'cowbird guests')"
         )
     elif path.suffix.lower() in SOURCE_SUFFIXES:
-        data, name, own = library.build_elf(path), path.stem, None
+        data, name, own = build_source(path), path.stem, None
     else:
         data, name, own = read_image(path), path.stem, None
     try:

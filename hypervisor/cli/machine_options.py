@@ -1,16 +1,18 @@
 """Options that ``boot`` and ``demo`` have in common: outputs, the audit, the log, the seed."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import click
 
 from emu.memory import MAX_BYTES
 from hypervisor.cli import logs
-from hypervisor.cli.options import Size, open_output, reason_of
+from hypervisor.cli.options import Size
+from hypervisor.cli.outputs import OutputFile, close_all, open_all, refuse_inputs
 from hypervisor.cli.session import DEFAULT_LIMIT
 from hypervisor.results import encode
 from hypervisor.settings import DEFAULT_MACHINE_MEMORY, DEFAULT_SLICE
@@ -86,6 +88,13 @@ class Outputs:
 
     trace: Callable[[str], object] | None
     _json: Callable[[str], object] | None
+    _files: tuple[OutputFile | None, ...]
+
+    def begin(self) -> None:
+        """The run begins: from now on the trace is there under its name, to be followed."""
+        trace = self._files[0]
+        if trace is not None:
+            trace.publish()
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write the result where ``--json`` says."""
@@ -93,40 +102,30 @@ class Outputs:
             self._json(encode(result))
 
 
-def _writer(stream: IO[str], path: str) -> Callable[[str], object]:
-    """``stream.write``, whose failure names the file."""
-
-    def write(text: str) -> None:
-        try:
-            stream.write(text)
-        except OSError as error:
-            raise click.ClickException(f"cannot write {path}: {reason_of(error)}") from error
-
-    return write
-
-
 @contextmanager
-def outputs(trace: str | None, json_: str | None) -> Iterator[Outputs]:
+def outputs(
+    trace: str | None, json_: str | None, inputs: Iterable[tuple[str, str | Path]] = ()
+) -> Iterator[Outputs]:
     """Open the files of ``--trace`` and ``--json`` before the run, close them after it.
 
+    ``inputs``: (what it is, path) of the files that the command reads. A run that does not come to
+    its end leaves no result, and a trace only after ``begin``.
+
     Raises:
-        click.BadParameter: one cannot be written, or both are the same.
+        click.BadParameter: one cannot be written, is an input, or both are the same.
     """
     if trace is not None and trace == json_:
         raise click.BadParameter("--trace and --json name the same file", param_hint="--trace")
-    opened: list[tuple[IO[str], str]] = []
+    wanted = (("--trace", trace), ("--json", json_))
+    refuse_inputs(wanted, inputs)
+    files = open_all(wanted)
     try:
-        for path, option in ((trace, "--trace"), (json_, "--json")):
-            if path is not None and path != "-":
-                opened.append((open_output(path, option), path))
-        writers = {path: _writer(stream, path) for stream, path in opened}
-        writers["-"] = sys.stdout.write
-        yield Outputs(
-            None if trace is None else writers[trace], None if json_ is None else writers[json_]
+        for_trace, for_json = (
+            None if path is None else sys.stdout.write if file is None else file.write
+            for (_, path), file in zip(wanted, files, strict=True)
         )
+        if files[1] is not None:
+            for_json = files[1].finish
+        yield Outputs(for_trace, for_json, tuple(files))
     finally:
-        for stream, path in opened:
-            try:
-                stream.close()
-            except OSError as error:
-                raise click.ClickException(f"cannot write {path}: {reason_of(error)}") from error
+        close_all(files)

@@ -6,7 +6,7 @@ a suffix K, M, G or T (KiB and so on). Everything refused here is ``click.BadPar
 
 import re
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -83,20 +83,6 @@ def read_module(path: str) -> bytes:
             f"{path}: larger than {size_text(_MAX_FILE)}", param_hint="--module"
         )
     return data
-
-
-def open_output(path: str, option: str) -> IO[str]:
-    """A text file to write to, made now, so that what cannot be written is told before the run.
-
-    Raises:
-        click.BadParameter: it cannot be written.
-    """
-    try:
-        return Path(path).open("w", encoding="utf-8", newline="\n")
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(
-            f"cannot write {path}: {reason_of(error)}", param_hint=option
-        ) from error
 
 
 def reason_of(error: Exception) -> str:

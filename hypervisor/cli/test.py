@@ -8,15 +8,16 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from hypervisor.cli.options import open_output
+from hypervisor.cli.outputs import OutputFile, close_all, open_all, refuse_inputs
 
 if TYPE_CHECKING:
     from rich.live import Live
 
+    from guests.runner.collect import TestProgram
     from guests.runner.report import Outcome
 
 FAILED: Final = 1
@@ -111,7 +112,9 @@ class _Count(_CountType):
     metavar="DIR",
     help="Folder for the evidence of failures: trace, consoles, crash reports, image.",
 )
+@click.pass_context
 def test(
+    ctx: click.Context,
     paths: tuple[str, ...],
     jobs: int,
     expression: str,
@@ -150,10 +153,10 @@ def test(
             about = program.error or program.manifest.description
             click.echo(f"{program.id:<{width}}  {about}".rstrip())
         return 0
-    streams = [
-        None if path is None or path == "-" else open_output(path, option)
-        for path, option in ((junit, "--junit"), (json_, "--json"))
-    ]
+    wanted = (("--junit", junit), ("--json", json_))
+    refuse_inputs(wanted, _inputs(found))
+    files = open_all(wanted)
+    ctx.call_on_close(lambda: close_all(files))
     options = Options(WHERE[where], jobs, limit, timeout, Path(artifacts), stop)
     start = time.perf_counter()
     out = _Out(len(programs), verbose, to_stderr="-" in (junit, json_))
@@ -172,35 +175,39 @@ def test(
     seconds = time.perf_counter() - start
     code = 130 if interrupted else 0 if all(o.good for o in outcomes) else FAILED
     out.finish(outcomes, seconds, len(programs) - len(outcomes))
-    _write(outcomes, code, seconds, streams, (junit, json_))
+    from guests.runner import report
+
+    if junit is not None:
+        _write(files[0], report.junit(outcomes).decode("utf-8"))
+    if json_ is not None:
+        _write(files[1], report.encode(report.as_json(outcomes, code, seconds)))
     return code
 
 
-def _write(
-    outcomes: "list[Outcome]",
-    code: int,
-    seconds: float,
-    streams: "Sequence[IO[str] | None]",
-    names: tuple[str | None, str | None],
-) -> None:
-    from guests.runner import report
+def _inputs(programs: "Sequence[TestProgram]") -> "list[tuple[str, Path]]":
+    """(what it is, path) of the files that programs are made of."""
+    from guests.runner.manifest import find_sidecar
 
-    texts = []
-    if names[0] is not None:
-        texts.append((names[0], streams[0], report.junit(outcomes).decode("utf-8")))
-    if names[1] is not None:
-        texts.append((names[1], streams[1], report.encode(report.as_json(outcomes, code, seconds))))
-    for name, stream, text in texts:
-        target = sys.stdout if stream is None else stream
-        try:
-            target.write(text)
-            target.flush()
-            if stream is not None:
-                target.close()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise click.ClickException(f"cannot write {name}: {error.strerror or error}") from error
+    found = []
+    for program in programs:
+        found.append(("PATH", program.path))
+        sidecar = None if program.is_source else find_sidecar(program.path)
+        if sidecar is not None:
+            found.append(("manifest", sidecar))
+        manifest = program.manifest
+        names = [("module", manifest.module)]
+        for spec in manifest.domains:
+            names += [("module", spec.module), ("kernel", spec.kernel)]
+        found += [(what, program.path.parent / name) for what, name in names if name is not None]
+    return found
+
+
+def _write(file: OutputFile | None, text: str) -> None:
+    if file is not None:
+        file.finish(text)
+        return
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 class _Out:

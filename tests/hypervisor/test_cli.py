@@ -17,6 +17,7 @@ from hypervisor.cli import cli
 from hypervisor.cli.exitcodes import EXIT_CODES, MEANINGS, help_text
 from hypervisor.results import Outcome
 from tests.hypervisor import cli_guests
+from tests.needs import need
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -470,3 +471,71 @@ def test_version():
     result = run("--version")
     assert result.exit_code == 0
     assert result.stdout.startswith("cowbird ")
+
+
+# -- outputs never destroy inputs --------------------------------------------------------------
+
+
+def test_an_output_that_is_an_input_is_refused(source, tmp_path):
+    text = cli_guests.says("x")
+    path = source(text)
+    image, module = tmp_path / "k.elf", tmp_path / "m"
+    assert run("asm", path, "-o", image).exit_code == 0
+    built = image.read_bytes()
+    module.write_bytes(b"module")
+    link = tmp_path / "link"
+    link.symlink_to(image)
+    is_one_error(run("asm", path, "-o", path), "-o", "input", path)
+    is_one_error(run("asm", path, "-o", f"{tmp_path}/./guest.asm"), "-o", "input")
+    is_one_error(run("boot", path, "--json", path), "--json", "input")
+    is_one_error(run("boot", image, "--trace", image), "--trace", "input")
+    is_one_error(run("boot", image, "--trace", link), "--trace", "input")
+    is_one_error(run("boot", image, "--module", module, "--trace", module), "--module")
+    other = source(text, "other.asm")
+    is_one_error(run("boot", image, "--json", other), "is a source")
+    is_one_error(run("test", path, "--junit", other), "--junit", "is a source")
+    is_one_error(run("test", path, "--json", path), "--json", "input")
+    is_one_error(run("boot", image, "--json", module, "--trace", f"{tmp_path}/./m"), "same file")
+    assert image.read_bytes() == built
+    assert module.read_bytes() == b"module"
+    assert Path(path).read_text() == Path(other).read_text() == text
+
+
+def test_a_usage_error_leaves_outputs_as_they_were(source, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    old = folder / "old.json"
+    old.write_text("old")
+    for result in (folder / "new.json", old):
+        is_one_error(run("boot", "hello", "--memory", "5000", "--json", result), "hello")
+    is_one_error(run("boot", "hello", "--memory", "5000", "--trace", folder / "t"), "hello")
+    assert [p.name for p in folder.iterdir()] == ["old.json"]
+    assert old.read_text() == "old"
+    old.chmod(0o640)
+    (folder / "link").symlink_to(old)
+    path = source(cli_guests.says("x"))
+    assert run("boot", path, "--json", folder / "link").exit_code == 0
+    assert json.loads(old.read_text())["exit_code"] == 0
+    assert old.stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in folder.iterdir()) == ["link", "old.json"]
+
+
+def test_a_c_source_is_compiled(tmp_path):
+    need("gcc")
+    path = tmp_path / "k.c"
+    path.write_text('#include "cowbird.h"\nint main(void) { ktap_plan(0); return 0; }\n')
+    result = run("boot", path)
+    assert result.exit_code == 0, result.output
+    assert "1..0" in result.stdout
+    assert run("info", path).exit_code == 0
+    path.write_text("int main(void)\n{\n    return undeclared;\n}\n")
+    is_one_error(run("boot", path), f"{path}:3:", "undeclared")
+    is_one_error(run("asm", path, "-o", tmp_path / "o"), "is C")
+
+
+def test_what_cannot_be_assembled_is_called_by_its_name(source, tmp_path):
+    image = tmp_path / "k.elf"
+    run("asm", source(cli_guests.says("x")), "-o", image)
+    is_one_error(run("asm", image, "-o", tmp_path / "o"), "ELF image already")
+    is_one_error(run("boot", ""), "empty")
+    assert not (tmp_path / "o").exists()
