@@ -408,8 +408,8 @@ class Grants:
             return int(GntSt.bad_handle)
         mfn, flags = mapping.active.mfn, mapping.flags
         readonly = bool(flags & _READONLY)
-        if bus and bus != mfn << PAGE_SHIFT:
-            return _GENERAL
+        if bus and flags & _DEVICE and bus != mfn << PAGE_SHIFT:
+            return int(GntSt.bad_dev_addr)
         if address and flags & _HOST:
             if not self._unmap_entry(domain, address, mfn, flags, replacement):
                 return _GENERAL
