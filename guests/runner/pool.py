@@ -8,8 +8,9 @@ That is a last resort: the bound that makes results repeatable is the limit of i
 
 Results come as they are finished; whoever wants the order of the programs has their index.
 
-Invariant: when ``run_all`` is left, in whatever way, no process of it is alive, nor what one of
-them started (each leads a process group of its own).
+Invariant: when ``run_all`` is left, in whatever way but SIGKILL, no process of it is alive, nor
+what one of them started (each leads a process group of its own). SIGTERM and SIGHUP, which CI and
+``timeout`` send, leave it as Ctrl-C does.
 """
 
 import contextlib
@@ -17,11 +18,12 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Final
 
 from guests.runner.result import Result
@@ -32,6 +34,10 @@ Work = Callable[[], Result]
 Lost = Callable[[Verdict, str], Result]
 """Makes the result of a program whose process was lost, from a verdict and a reason."""
 
+_ENDING: Final = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _POLL: Final = 0.2
 """Seconds between two looks at the clock while nothing is reported."""
 
@@ -62,11 +68,32 @@ def default_jobs() -> int:
 def _child(pipe: Connection, work: Work) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setsid()
+    # Forked: what the parent does at a signal is not for this process to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         pipe.send(work())
     finally:
         pipe.close()
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def _left_by_signals() -> Iterator[None]:
+    """Signals that would end this process at once unwind it instead."""
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread: then they are not ours
+        for number in _ENDING:
+            before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def run_all(
@@ -80,17 +107,18 @@ def run_all(
     context = multiprocessing.get_context("fork" if "fork" in methods else "spawn")
     running: list[_Running] = []
     following = 0
-    try:
-        while following < len(tasks) or running:
-            while following < len(tasks) and len(running) < max(1, jobs):
-                running.append(_start(context, following, tasks[following], timeout))
-                following += 1
-            for item in _ready(running):
-                running.remove(item)
-                yield item.index, _finish(item, tasks[item.index], timeout)
-    finally:
-        for item in running:
-            _kill(item)
+    with _left_by_signals():
+        try:
+            while following < len(tasks) or running:
+                while following < len(tasks) and len(running) < max(1, jobs):
+                    running.append(_start(context, following, tasks[following], timeout))
+                    following += 1
+                for item in _ready(running):
+                    running.remove(item)
+                    yield item.index, _finish(item, tasks[item.index], timeout)
+        finally:
+            for item in running:
+                _kill(item)
 
 
 def _start(context: BaseContext, index: int, task: Task, timeout: float | None) -> _Running:
@@ -98,7 +126,12 @@ def _start(context: BaseContext, index: int, task: Task, timeout: float | None) 
     process = context.Process(  # type: ignore[attr-defined]  # typeshed: only on the concrete ones
         target=_child, args=(theirs, task.work), daemon=False
     )
-    process.start()
+    # Else a signal could reach the new process before it has settled what it does about it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Else the end of the child would not end the pipe.
     theirs.close()
     deadline = None if timeout is None else time.monotonic() + timeout

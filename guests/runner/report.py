@@ -317,8 +317,8 @@ def what(outcome: Outcome) -> str:
     return manifest.description
 
 
-def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
-    """The line at the end."""
+def summary(outcomes: Sequence[Outcome], seconds: float, ended: str = "") -> str:
+    """The line at the end; ``ended`` is the word for what ended the run early, if anything."""
     parts = []
     wheres = list(dict.fromkeys(r.where for o in outcomes for r in o.results))
     for where in wheres:
@@ -335,5 +335,9 @@ def summary(outcomes: Sequence[Outcome], seconds: float) -> str:
         parts.append(", ".join(f"{n} {name}" for name, n in sorted(comparisons.items())))
     bad = sum(not outcome.good for outcome in outcomes)
     verdict = "all as expected" if not bad else f"{bad} not as expected"
+    if ended:
+        verdict = f"{ended}, {f'{bad} of them not as expected' if bad else 'none of them bad'}"
     head = f"{len(outcomes)} program{'s' if len(outcomes) != 1 else ''}, {verdict}"
+    if ended and not outcomes:
+        return f"{ended} after {seconds:.2f} s, before any program was complete"
     return f"{head} in {seconds:.2f} s ({'; '.join(parts)})"

@@ -5,7 +5,7 @@ import click
 from emu.units import PAGE_SIZE
 from hypervisor.blkback import MAX_DISKS
 from hypervisor.cli import logs
-from hypervisor.cli.exitcodes import EXIT_CODES, help_text
+from hypervisor.cli.exitcodes import help_text
 from hypervisor.cli.interactive import single_keys
 from hypervisor.cli.machine_options import machine_options, outputs
 from hypervisor.cli.options import Size, read_module
@@ -80,8 +80,9 @@ def boot(
     """Boot GUESTs on one machine until all have ended.
 
     GUEST is the name of a bundled guest ('cowbird guests'), a source (.asm, .s, .S, or .c, which
-    needs gcc), or a Xen PV kernel (ELF or bzImage, plain or packed; 'cowbird info'). One domain's console is
-    joined to the terminal; several are shown line by line, each behind its domain's name.
+    needs gcc), or a Xen PV kernel (ELF or bzImage, plain or packed; 'cowbird info'). One domain's
+    console is joined to the terminal; several are shown line by line, each behind its domain's
+    name.
     """
     logs.set_up(log)
     screen = Screen(taken="-" in (trace, json_))
@@ -128,7 +129,7 @@ def boot(
         if several:
             _report(session)
         out.write_result(session.document(outcome))
-    ctx.exit(EXIT_CODES[outcome])
+    ctx.exit(session.exit_code(outcome))
 
 
 def _disks(given: tuple[str, ...], several: bool) -> list[tuple[str, Mode]]:

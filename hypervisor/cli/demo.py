@@ -20,7 +20,7 @@ from rich.table import Table
 
 from emu.units import PAGE_SIZE
 from hypervisor.cli import logs
-from hypervisor.cli.exitcodes import EXIT_CODES, help_text
+from hypervisor.cli.exitcodes import help_text
 from hypervisor.cli.machine_options import machine_options, outputs
 from hypervisor.cli.screen import Screen, ending_text, histogram_text, make_table
 from hypervisor.cli.session import Session
@@ -170,7 +170,7 @@ def demo(
             outcome = Outcome.FAILED
         _report(session, modules, moment, verdict)
         out.write_result(session.document(outcome, {"demo": verdict.as_json()}))
-    ctx.exit(EXIT_CODES[outcome])
+    ctx.exit(session.exit_code(outcome))
 
 
 @dataclass(frozen=True, slots=True)

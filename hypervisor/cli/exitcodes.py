@@ -30,11 +30,15 @@ MEANINGS: Final = (
     (5, "the audit found violations, or the hypervisor failed: a bug of cowbird"),
     (6, "stuck: guests wait for events that nothing can send any more"),
     (130, "interrupted by Ctrl-C"),
+    (141, "nobody reads the output any more"),
+    (143, "ended by SIGTERM"),
 )
-"""Every code in words. If several are true, this order decides: 130, 5, 3, 1, 4, 6, 0."""
+"""Every code in words. If several are true, this order decides: 141, 143, 130, 5, 3, 1, 4, 6, 0."""
 
 
 def help_text() -> str:
     """The exit codes as a block for ``--help``."""
     lines = [f"  {code:>3}  {meaning}" for code, meaning in MEANINGS]
-    return "\b\nExit codes (if several apply: 130, 5, 3, 1, 4, 6, 0):\n" + "\n".join(lines)
+    return "\b\nExit codes (if several apply: 141, 143, 130, 5, 3, 1, 4, 6, 0):\n" + "\n".join(
+        lines
+    )

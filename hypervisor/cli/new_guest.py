@@ -26,3 +26,8 @@ def new_guest(name: str, in_c: bool, directory: str) -> None:
     click.echo(f"wrote {path}")
     click.echo(f"run it:            cowbird test {shlex.quote(str(path))}")
     click.echo(f"on the real Xen:   cowbird test --on both {shlex.quote(str(path))}")
+    if in_c:
+        from guests import ckit
+
+        line = ckit.one_line(str(path), str(path.with_suffix(".elf")))
+        click.echo(f"build it by gcc:    {line}")

@@ -32,10 +32,18 @@ _REFRESH: Final = 0.1
 """Seconds between two drawings of the progress line."""
 
 
+class _Console(Console):
+    """A console that leaves it to the command line to end when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Called while the error is handled: let it go on."""
+        raise
+
+
 def make_console(stream: IO[str]) -> Console:
     """A rich console that never cuts a column outside of terminals."""
     width = None if stream.isatty() else PIPE_WIDTH
-    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return _Console(file=stream, width=width, highlight=False, soft_wrap=False)
 
 
 class Verdicts:

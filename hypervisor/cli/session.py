@@ -23,6 +23,7 @@ from hypervisor.cli.exitcodes import EXIT_CODES
 from hypervisor.cli.interactive import Attendant, InteractiveConsole
 from hypervisor.cli.options import size_text
 from hypervisor.cli.screen import Screen, Verdicts
+from hypervisor.cli.signals import Terminated, exit_code
 from hypervisor.cli.sources import Source
 from hypervisor.console import Console
 from hypervisor.disk import DiskImage, Mode
@@ -62,7 +63,8 @@ class Session:
         self.hv = Hypervisor(settings)
         self.recorder = Recorder(self.hv)
         self.finished = False
-        self.interrupted = False
+        self.interruption: KeyboardInterrupt | None = None
+        """What ended the run from outside, if anything did."""
         self.error: str | None = None
         self._checks = 0
         self._violations: list[str] = []
@@ -145,6 +147,17 @@ class Session:
             f"{hv.machine.position:,} instructions"
         )
 
+    @property
+    def interrupted(self) -> bool:
+        """True if Ctrl-C or SIGTERM ended the run."""
+        return self.interruption is not None
+
+    def exit_code(self, outcome: Outcome) -> int:
+        """The command's exit code for this outcome."""
+        if outcome is Outcome.INTERRUPTED:
+            return exit_code(self.interruption)
+        return EXIT_CODES[outcome]
+
     # -- running ---------------------------------------------------------------------------
 
     def run(self) -> None:
@@ -211,22 +224,27 @@ class Session:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Ctrl-C ends the run after the step in hand; a second one at once."""
+        """Ctrl-C or SIGTERM ends the run after the step in hand; a second one at once."""
 
-        def interrupt(_signal: int, _frame: FrameType | None) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
+        def interrupt(number: int, _frame: FrameType | None) -> None:
+            kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            if self.interruption is not None:
+                raise kind
+            self.interruption = kind()
 
+        before = {}
         try:
-            before = signal.signal(signal.SIGINT, interrupt)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, interrupt)
         except ValueError:  # not in the main thread: nobody can press anything
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     # -- the end ---------------------------------------------------------------------------
 
@@ -269,7 +287,8 @@ class Session:
         if len(left) > 4:
             names += f" and {len(left) - 4} more"
         if outcome is Outcome.INTERRUPTED:
-            tell(f"cowbird: interrupted after {self.hv.machine.position:,} instructions")
+            how = "terminated" if isinstance(self.interruption, Terminated) else "interrupted"
+            tell(f"cowbird: {how} after {self.hv.machine.position:,} instructions")
         elif outcome is Outcome.LIMIT:
             tell(f"cowbird: the limit of {self.limit:,} instructions was reached by {names}")
         elif outcome is Outcome.STUCK:
@@ -286,7 +305,7 @@ class Session:
 
     def document(self, outcome: Outcome, extra: dict[str, Any] | None = None) -> dict[str, Any]:
         """The result as data (see ``hypervisor.results``)."""
-        code = EXIT_CODES[outcome]
+        code = self.exit_code(outcome)
         return document(self.hv, self.recorder, self.audited, outcome, code, self.limit, extra)
 
     def records(self) -> list[DomainRecord]:

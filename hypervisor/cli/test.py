@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from hypervisor.cli.outputs import OutputFile, close_all, open_all, refuse_inputs
+from hypervisor.cli.signals import INTERRUPTED, TERMINATED, exit_code
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -39,6 +40,8 @@ Exit codes:
     2  bad usage, a path that is missing, or no QEMU or Xen for --on xen
     5  no program was found
   130  interrupted by Ctrl-C
+  141  nobody reads the output any more
+  143  ended by SIGTERM
 """
 
 
@@ -161,20 +164,23 @@ def test(
     start = time.perf_counter()
     out = _Out(len(programs), verbose, to_stderr="-" in (junit, json_))
     outcomes: list[Outcome] = []
-    interrupted = False
+    interruption: KeyboardInterrupt | None = None
     try:
         for outcome in run_suite(programs, options):
             outcomes.append(outcome)
             out.done(outcome)
-    except KeyboardInterrupt:
-        interrupted = True
+    except KeyboardInterrupt as error:
+        interruption = error
     finally:
         out.close()
     place = {program.id: number for number, program in enumerate(programs)}
     outcomes.sort(key=lambda outcome: place[outcome.program.id])
     seconds = time.perf_counter() - start
-    code = 130 if interrupted else 0 if all(o.good for o in outcomes) else FAILED
-    out.finish(outcomes, seconds, len(programs) - len(outcomes))
+    if interruption is not None:
+        code = exit_code(interruption)
+    else:
+        code = 0 if all(o.good for o in outcomes) else FAILED
+    out.finish(outcomes, seconds, len(programs) - len(outcomes), code)
     from guests.runner import report
 
     if junit is not None:
@@ -223,9 +229,10 @@ class _Out:
         self._live: Live | None = None
         if self._terminal:
             from rich import live
-            from rich.console import Console
 
-            self._console = Console(file=stream, highlight=False)
+            from hypervisor.cli.screen import make_console
+
+            self._console = make_console(stream)
             if total > 1:
                 self._live = live.Live(console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
@@ -271,15 +278,19 @@ class _Out:
             self._live.stop()
             self._live = None
 
-    def finish(self, outcomes: "list[Outcome]", seconds: float, left: int) -> None:
-        """The table and the summary."""
+    def finish(self, outcomes: "list[Outcome]", seconds: float, left: int, code: int) -> None:
+        """The table and the summary; ``left`` programs were not run to their end."""
         from guests.runner.report import plain_table, summary, table
 
-        if self._terminal:
+        if not outcomes:
+            pass
+        elif self._terminal:
             self._console.print(table(outcomes))
         else:
             for line in plain_table(outcomes):
                 self.say(line)
+        ended = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(code, "")
         if left:
-            self.say(f"{left} programs were not run")
-        self.say(summary(outcomes, seconds))
+            done = " to their end" if ended else ""
+            self.say(f"{left} program{'s were' if left != 1 else ' was'} not run{done}")
+        self.say(summary(outcomes, seconds, ended))

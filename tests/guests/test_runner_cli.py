@@ -201,7 +201,12 @@ def test_new_guest_passes_at_once(tmp_path: Path) -> None:
 
 def test_new_c_guest_passes_at_once(tmp_path: Path) -> None:
     need("gcc")
-    assert cowbird(tmp_path, "new-guest", "mine", "--c").returncode == 0
+    made = cowbird(tmp_path, "new-guest", "mine", "--c")
+    assert made.returncode == 0
+    (line,) = [text for text in made.stdout.splitlines() if "gcc @" in text]
+    command = line.partition(":")[2].strip()
+    assert subprocess.run(command, shell=True, cwd=tmp_path, check=False).returncode == 0
+    assert cowbird(tmp_path, "boot", "mine.elf").returncode == 0
     done = cowbird(tmp_path, "test", "mine.c")
     assert done.returncode == 0, done.stdout
     assert "mine: what this program finds out" in done.stdout

@@ -131,19 +131,72 @@ def test_a_violation_is_told(source, monkeypatch):
     assert json.loads(result.stdout)["audit"]["violations"] == ["frame 7 is odd"]
 
 
-def test_interrupt(source):
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_interrupt(source, tmp_path, number, code, word):
+    out = tmp_path / "r.json"
+    arguments = ["boot", source(cli_guests.SAYS_AND_LOOPS), "--json", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "hypervisor", "boot", source(cli_guests.SAYS_AND_LOOPS)],
+        [sys.executable, "-m", "hypervisor", *arguments],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
     assert process.stdout.readline() == b"go\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert errors.startswith(b"cowbird: interrupted after ")
+    assert process.returncode == code
+    assert errors.startswith(f"cowbird: {word} after ".encode())
+    result = json.loads(out.read_text())
+    assert (result["outcome"], result["exit_code"]) == ("interrupted", code)
+
+
+_SIGNAL_AT_IMPORT = """
+import os, sys
+from importlib.abc import MetaPathFinder
+
+class Finder(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {number})
+
+sys.meta_path.insert(0, Finder())
+from hypervisor.cli import main
+sys.argv = ["cowbird", "boot", "hello"]
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["click", "numpy", "hypervisor.cli.boot", "emu.asm"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_modules_are_loaded(module, number):
+    code = _SIGNAL_AT_IMPORT.format(module=module, number=int(number))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 128 + number
+    assert done.stderr in ("cowbird: interrupted\n", "cowbird: terminated\n")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams(closed):
+    done = subprocess.run(
+        f"exec {sys.executable} -m hypervisor boot hello --json - {closed}",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bug" not in done.stderr
+    if ">&-" not in closed.split():
+        assert json.loads(done.stdout)["exit_code"] == 0
 
 
 def test_the_worst_of_several_decides(source):
@@ -173,7 +226,7 @@ def test_every_code_is_in_the_help():
     text = help_text()
     for code, _ in MEANINGS:
         assert f"{code:>3}  " in text
-    assert {*EXIT_CODES.values(), 2} == {code for code, _ in MEANINGS}
+    assert {*EXIT_CODES.values(), 2, 141, 143} == {code for code, _ in MEANINGS}
     assert set(EXIT_CODES) == set(Outcome)
     shown = run("boot", "--help").stdout
     assert "Exit codes" in shown
@@ -313,16 +366,23 @@ def test_one_file_for_two_outputs(tmp_path):
     is_one_error(run("boot", "hello", "--json", both, "--trace", both), "same file")
 
 
-def test_a_reader_that_goes_away():
-    result = subprocess.run(
-        f"{sys.executable} -m hypervisor boot hello --domains 3 | true",
-        shell=True,
+@pytest.mark.parametrize(
+    "arguments", ["boot hello --domains 3", "boot hello", "--help", "boot --help", "guests", "demo"]
+)
+def test_a_reader_that_goes_away(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "hypervisor", *arguments.split()],
         cwd=ROOT,
-        capture_output=True,
+        stdout=writing,
+        stderr=subprocess.PIPE,
         timeout=60,
         check=False,
     )
-    assert b"Traceback" not in result.stderr
+    os.close(writing)
+    assert done.returncode == 141
+    assert done.stderr == b""
 
 
 # -- what it prints ----------------------------------------------------------------------------

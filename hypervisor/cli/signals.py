@@ -1,0 +1,106 @@
+"""How the process ends from outside: Ctrl-C, SIGTERM, and streams that are closed.
+
+SIGTERM does what Ctrl-C does (outputs are written), by ``Terminated``, which is a
+``KeyboardInterrupt``: whoever handles one handles both, and only the exit code differs. While
+modules are loaded a signal ends the process at once, in one line: an exception raised in the
+middle of an import can surface anywhere.
+
+A stream that was closed before the start is /dev/null: otherwise the first file that is opened
+would take its place.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final, NoReturn
+
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+"""Exit codes: 128 + SIGINT and SIGTERM, as a shell reports them."""
+BROKEN_PIPE: Final = 141
+"""128 + SIGPIPE: the reader of stdout or stderr has gone."""
+_BOTH: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+def set_up() -> None:
+    """Prepare this process; called once, by ``main``."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is this one, as those below are open by now.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            stream = open(number, "w" if number else "r", encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def exit_code(error: BaseException | None) -> int:
+    """The exit code for an interruption."""
+    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+
+
+def _line(code: int) -> bytes:
+    return b"cowbird: %s\n" % (b"terminated" if code == TERMINATED else b"interrupted")
+
+
+def leave(error: BaseException | None) -> NoReturn:
+    """One line on stderr, and the end of the process by ``SystemExit``."""
+    code = exit_code(error)
+    try:
+        sys.stderr.write(_line(code).decode())
+        sys.stderr.flush()
+    except OSError:
+        drop_streams()
+    sys.exit(code)
+
+
+def drop_streams() -> None:
+    """What cannot be written any more must not raise again when Python ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, stream.fileno())
+            os.close(sink)
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """In this block, while modules are loaded and nothing is done yet, a signal ends the process.
+
+    Signals that are ignored stay so; outside of the main thread nothing is changed.
+    """
+
+    def leave_now(number: int, _frame: FrameType | None) -> NoReturn:
+        code = 128 + number
+        os.write(2, _line(code))
+        os._exit(code)
+
+    before = {}
+    try:
+        for number in _BOTH:
+            if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL, None):
+                before[number] = signal.signal(number, leave_now)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
