@@ -49,6 +49,7 @@ MAX_MAPPINGS: Final = 1 << 16
 ENTRIES_PER_FRAME: Final = PAGE_SIZE // 8
 _ENTRY: Final = struct.Struct("<HHI")
 _FLAGS: Final = struct.Struct("<H")
+_TOOLSTACK: Final = 0
 _MAX_PIN: Final = 0x80
 """Users of one kind of one entry, beyond which no more are let in."""
 
@@ -141,9 +142,15 @@ class Grants:
         table = self._tables.get(domain.id)
         if table is None:
             table = self._tables[domain.id] = GrantTable(domain)
-        if not table.frames:
-            self.grow(table, 1)
+        if not table.frames and self.grow(table, 1):
+            self._reserve(table)
         return table
+
+    def _reserve(self, table: GrantTable) -> None:
+        """Grant domain 0 the rings of console (entry 0) and XenStore (1), as a toolstack does."""
+        for ref, mfn in enumerate(reversed(table.owner.service_frames)):
+            at = self._at(table, ref)
+            _ENTRY.pack_into(self._bytes, at, int(Gtf.permit_access), _TOOLSTACK, mfn)
 
     def grow(self, table: GrantTable, count: int) -> bool:
         """Give a table ``count`` frames, at most ``MAX_GRANT_FRAMES``. False: out of memory."""

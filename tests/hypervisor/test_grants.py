@@ -3,13 +3,16 @@
 The audit runs after each step of interest: a mapping is a reference that it must find.
 """
 
+import contextlib
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emu.paging import PTE_AVL, PTE_D, PTE_MFN_MASK, PTE_NX, PTE_P, PTE_RW, PTE_US
 from emu.units import ENTRIES, PAGE_SHIFT, PAGE_SIZE
-from hypervisor.abi import DomId, Errno, GntMap, GntSt, GnttabOp, Gtf, Hypercall
+from hypervisor.abi import DomId, Errno, GntMap, GntSt, GnttabOp, Gtf, Hypercall, MmuExt
 from hypervisor.audit import audit
 from hypervisor.domain import Exit
 from hypervisor.errors import GuestFault
@@ -18,6 +21,7 @@ from hypervisor.hypervisor import Hypervisor
 from hypervisor.paging import GRANT
 from hypervisor.settings import Settings
 from tests.hypervisor.handmade import RO, RW, Handmade
+from tests.hypervisor.kernels import SPIN, Lab
 
 SELF = int(DomId.SELF)
 HOST, READONLY = int(GntMap.host_map), int(GntMap.readonly)
@@ -156,6 +160,19 @@ def test_setup_and_query_size(giver, taker):
     query = giver.op(GnttabOp.query_size, "<HxxIIhxx", SELF, 0, 0, 99)
     assert query == (0, (SELF, 3, MAX_GRANT_FRAMES, 0))
     assert taker.op(GnttabOp.query_size, "<HxxIIhxx", taker.id, 0, 0, 99)[1][1] == 1
+
+
+def test_the_rings_are_granted_to_domain_0():
+    lab = Lab()
+    domain = lab.boot(SPIN)
+    (frame,) = lab.hv.grants.table(domain).frames
+    entries = struct.unpack_from("<HHIHHIQ", lab.hv.machine.memory.frame(frame))
+    store, console = domain.service_frames
+    assert entries == (PERMIT, 0, console, PERMIT, 0, store, 0)
+    status, key = lab.hv.grants.hold(domain, 1, 0, readonly=False)
+    assert status == 0
+    lab.check()
+    lab.hv.grants.release(key)
 
 
 def test_setup_refuses(giver, taker):
@@ -728,3 +745,99 @@ def test_the_dirty_and_frame_bits_are_as_xen_sets_them(giver, taker):
     assert (entry & PTE_MFN_MASK) >> PAGE_SHIFT == giver.mfn(0)
     assert len(range(ENTRIES)) == 512
     assert taker.unmap(handle, 30) == 0
+
+
+# -- anything at all -----------------------------------------------------------------------------
+
+
+class Chaos:
+    """Two guests that do what they are told, however wrong it is."""
+
+    def __init__(self):
+        self.world = World()
+        self.guests = (self.world.giver, self.world.taker)
+        self.handles = 0
+
+    def do(self, action, who, page, other, ref, flags):
+        guest, peer = self.guests[who], self.guests[not who]
+        if guest.domain.exit is not None:
+            return
+        getattr(self, action)(guest, peer, page, other, ref, flags)
+        self.world.check()
+
+    def grant(self, guest, peer, page, other, ref, flags):
+        mine = guest.mfn(page)
+        frame = (mine, mine, mine, guest.space.l1, peer.mfn(page))[other % 5]
+        whom = (peer.id, peer.id, guest.id, peer.id, 0)[flags % 5]
+        guest.entry_set(ref, flags if flags & 16 else PERMIT | flags & 4, whom, frame)
+
+    def map(self, guest, peer, page, other, ref, flags):
+        owner = guest if other == 3 and flags & 1 else peer
+        address = guest.pte(page) if flags & PTE else None
+        guest.map(owner, ref, page, flags, address)
+
+    def unmap(self, guest, _peer, page, other, ref, flags):
+        address = guest.pte(page) if flags & PTE else None
+        guest.unmap(ref, page, guest.mfn(page) << PAGE_SHIFT if flags & 1 else 0, address)
+
+    def replace(self, guest, _peer, page, other, ref, flags):
+        guest.replace(ref, guest.va(page), guest.va(other) if flags & 1 else 0)
+
+    def copy(self, guest, peer, page, other, ref, flags):
+        source = (ref, peer.id, 0) if flags & 1 else (guest.mfn(page), SELF, 0)
+        dest = (ref, peer.id, 64) if flags & 2 else (guest.mfn(other), SELF, 64)
+        guest.copy(source, dest, 32, flags & 3)
+
+    def swap(self, guest, _peer, page, other, ref, flags):
+        guest.op(GnttabOp.swap_grant_ref, "<IIhxx", ref, page, 0)
+
+    def share(self, guest, _peer, page, other, ref, flags):
+        guest.share(page)
+
+    def update(self, guest, peer, page, other, ref, flags):
+        source = peer if flags & 1 else guest
+        guest.update(page, source.mfn(other) << PAGE_SHIFT | (RW if flags & 2 else RO))
+
+    def clear(self, guest, _peer, page, other, ref, flags):
+        guest.update(page, guest.entry(page) & ~(GRANT if flags & 1 else PTE_P))
+
+    def give_back(self, guest, _peer, page, other, ref, flags):
+        guest.give_back(guest.mfn(page))
+
+    def pin(self, guest, _peer, page, other, ref, flags):
+        guest.mmuext(MmuExt.PIN_L1_TABLE, guest.mfn(page))
+
+    def unpin(self, guest, _peer, page, other, ref, flags):
+        guest.mmuext(MmuExt.UNPIN_TABLE, guest.mfn(page))
+
+    def end(self, guest, _peer, page, other, ref, flags):
+        if flags & 0x38 == 0x38:
+            self.world.end(guest)
+
+
+ACTIONS = sorted(name for name in vars(Chaos) if not name.startswith("_") and name != "do")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([*ACTIONS, "grant", "map", "map", "unmap"]),
+            st.integers(0, 1),
+            st.integers(0, 9),
+            st.integers(0, 9),
+            st.integers(0, 2),
+            st.one_of(st.sampled_from([2, 2, 6, 3, 18, 0x3F]), st.integers(0, 31)),
+        ),
+        max_size=40,
+    )
+)
+def test_nothing_breaks_the_invariants(steps):
+    chaos = Chaos()
+    for action, who, page, other, ref, flags in steps:
+        with contextlib.suppress(GuestFault):
+            chaos.do(action, who, page, other, ref, flags)
+    for guest in chaos.guests:
+        if guest.domain.exit is None:
+            chaos.world.end(guest)
+    assert chaos.world.hv.frames.free == chaos.world.free
