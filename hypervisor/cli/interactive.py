@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 _MOMENT: Final = 0.05
 """Seconds that a read waits for a key."""
 _NANOSECONDS: Final = 1_000_000_000
-BUSY_STEP: Final = 1_000_000
-IDLE_STEP: Final = 100_000
+BUSY_STEP: Final = 100_000
+IDLE_STEP: Final = 10_000
 """Instructions between two looks at a guest that reads its console ring."""
 _CLOCK_READS: Final = 1000
 """Instructions per look at the clock: a guest that looks more often is taken to wait."""
 _PATIENCE: Final = 60
 """Seconds of the guest's time that it may wait for input when there will be no more."""
-_LEAP: Final = 0.5
+_LEAP: Final = 1.0
 """Seconds that go by for such a guest at each look."""
 _CHUNK: Final = 4096
 
@@ -104,6 +104,7 @@ class Attendant:
         self._before = self._activity()
         self._idle = False
         self._starving = 0.0
+        self._unused_step = BUSY_STEP // 2
 
     @property
     def active(self) -> bool:
@@ -111,10 +112,12 @@ class Attendant:
         ring = self._hv.console_ring(self._domain)
         return ring is not None and ring.used and self._domain.exit is None
 
-    @property
-    def step(self) -> int:
-        """Instructions until the next ``attend``."""
-        return IDLE_STEP if self._idle else BUSY_STEP
+    def step(self, most: int) -> int:
+        """Instructions until the next ``attend``: up to ``most`` if the guest uses no ring."""
+        if self.active:
+            return IDLE_STEP if self._idle else BUSY_STEP
+        self._unused_step = min(2 * self._unused_step, most)
+        return self._unused_step
 
     def _activity(self) -> tuple[int, int, int, int, int]:
         domain = self._domain

@@ -23,7 +23,7 @@ from hypervisor.cli.exitcodes import EXIT_CODES
 from hypervisor.cli.interactive import Attendant, InteractiveConsole
 from hypervisor.cli.options import size_text
 from hypervisor.cli.screen import Screen, Verdicts
-from hypervisor.cli.signals import Terminated, exit_code
+from hypervisor.cli.signals import ALL, Terminated, exit_code, word
 from hypervisor.cli.sources import Source
 from hypervisor.console import Console
 from hypervisor.disk import DiskImage, Mode
@@ -174,7 +174,7 @@ class Session:
         with self._interruptible():
             try:
                 while not self.finished and not self.interrupted and not self._broken():
-                    step = self._step
+                    step = STEP if self._attendant is None else self._attendant.step(STEP)
                     if self.limit:
                         step = min(step, self.limit - self._used)
                     if step <= 0:
@@ -190,11 +190,6 @@ class Session:
                 raise  # only what writes consoles and the trace does any input or output
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug of ours
                 self.fail(error)
-
-    @property
-    def _step(self) -> int:
-        attendant = self._attendant
-        return STEP if attendant is None or not attendant.active else attendant.step
 
     def _typed(self) -> bool:
         """Nothing can run: if that is because a guest waits for keys, wait for one."""
@@ -227,14 +222,15 @@ class Session:
         """Ctrl-C or SIGTERM ends the run after the step in hand; a second one at once."""
 
         def interrupt(number: int, _frame: FrameType | None) -> None:
-            kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            ctrl_c = number == signal.SIGINT
+            interruption = KeyboardInterrupt() if ctrl_c else Terminated(number)
             if self.interruption is not None:
-                raise kind
-            self.interruption = kind()
+                raise interruption
+            self.interruption = interruption
 
         before = {}
         try:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in ALL:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     before[number] = signal.signal(number, interrupt)
         except ValueError:  # not in the main thread: nobody can press anything
@@ -287,7 +283,7 @@ class Session:
         if len(left) > 4:
             names += f" and {len(left) - 4} more"
         if outcome is Outcome.INTERRUPTED:
-            how = "terminated" if isinstance(self.interruption, Terminated) else "interrupted"
+            how = word(self.exit_code(outcome))
             tell(f"cowbird: {how} after {self.hv.machine.position:,} instructions")
         elif outcome is Outcome.LIMIT:
             tell(f"cowbird: the limit of {self.limit:,} instructions was reached by {names}")
