@@ -19,7 +19,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -37,7 +37,7 @@ Lost = Callable[[Verdict, str], Result]
 _ENDING: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, *_ENDING)
 _POLL: Final = 0.2
 """Seconds between two looks at the clock while nothing is reported."""
 
@@ -48,6 +48,8 @@ class Task:
 
     work: Work
     lost: Lost
+    timeout: float | None = None
+    """Seconds of host time; None for what ``run_all`` was given."""
 
 
 @dataclass(slots=True)
@@ -55,7 +57,13 @@ class _Running:
     index: int
     process: BaseProcess
     pipe: Connection
-    deadline: float | None
+    start: float
+    bound: float | None
+    """Seconds that it may take."""
+
+    @property
+    def late(self) -> bool:
+        return self.bound is not None and time.monotonic() - self.start >= self.bound
 
 
 def default_jobs() -> int:
@@ -70,7 +78,8 @@ def _child(pipe: Connection, work: Work) -> None:
         os.setsid()
     # Forked: what the parent does at a signal is not for this process to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         pipe.send(work())
@@ -84,11 +93,15 @@ def _end(number: int, _frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def _left_by_signals() -> Iterator[None]:
-    """Signals that would end this process at once unwind it instead."""
+    """Signals that would end this process at once unwind it instead.
+
+    Who has a handler already (``cowbird test``, which writes its outputs then) keeps it.
+    """
     before = {}
     with contextlib.suppress(ValueError):  # not in the main thread: then they are not ours
         for number in _ENDING:
-            before[number] = signal.signal(number, _end)
+            if signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, _end)
     try:
         yield
     finally:
@@ -115,7 +128,7 @@ def run_all(
                     following += 1
                 for item in _ready(running):
                     running.remove(item)
-                    yield item.index, _finish(item, tasks[item.index], timeout)
+                    yield item.index, _finish(item, tasks[item.index])
         finally:
             for item in running:
                 _kill(item)
@@ -134,8 +147,9 @@ def _start(context: BaseContext, index: int, task: Task, timeout: float | None) 
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     # Else the end of the child would not end the pipe.
     theirs.close()
-    deadline = None if timeout is None else time.monotonic() + timeout
-    return _Running(index, process, ours, deadline)
+    start = time.monotonic()
+    bound = timeout if task.timeout is None else task.timeout
+    return _Running(index, process, ours, start, bound)
 
 
 def _ready(running: list[_Running]) -> list[_Running]:
@@ -143,30 +157,29 @@ def _ready(running: list[_Running]) -> list[_Running]:
     while True:
         # A pipe is ready when there is a result, and also when the process is gone.
         reported = set(map(id, wait([item.pipe for item in running], _POLL)))
-        now = time.monotonic()
-        found = [
-            item
-            for item in running
-            if id(item.pipe) in reported or (item.deadline is not None and now >= item.deadline)
-        ]
+        found = [item for item in running if id(item.pipe) in reported or item.late]
         if found:
             return found
 
 
-def _finish(item: _Running, task: Task, timeout: float | None) -> Result:
+def _finish(item: _Running, task: Task) -> Result:
     result: Result | None = None
     if item.pipe.poll():
         # EOFError: it died before it could report; anything else: it died while it did.
         with contextlib.suppress(EOFError, OSError):
             result = item.pipe.recv()
-    elif item.deadline is not None:
+    elif item.bound is not None:
+        seconds = time.monotonic() - item.start
         _kill(item)
-        return task.lost(Verdict.TIMEOUT, f"stopped after {timeout:g} s of host time")
+        lost = task.lost(Verdict.TIMEOUT, f"stopped after {item.bound:g} s of host time")
+        return replace(lost, seconds=seconds)
     if result is None:
         item.process.join(1)
         code = item.process.exitcode
+        seconds = time.monotonic() - item.start
         _kill(item)
-        return task.lost(Verdict.ERROR, f"its process died: {_how(code)}")
+        lost = task.lost(Verdict.ERROR, f"its process died: {_how(code)}")
+        return replace(lost, seconds=seconds)
     item.process.join(1)
     _kill(item)
     return result

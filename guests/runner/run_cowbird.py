@@ -70,13 +70,17 @@ def run_program(
     return replace(result, seconds=time.perf_counter() - start)
 
 
-def repeat_command(program: TestProgram, where: str, limit: int | None) -> str:
+def repeat_command(
+    program: TestProgram, where: str, limit: int | None, timeout: float | None = None
+) -> str:
     """The command that runs this program alone, in the same way."""
     words = ["cowbird", "test", str(program.path)]
     if where != COWBIRD:
         words += ["--on", where]
     elif limit is not None:
         words += ["--limit", str(limit)]
+    if timeout is not None:
+        words += ["--timeout", f"{timeout:g}"]
     return shlex.join(words)
 
 

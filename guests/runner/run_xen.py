@@ -322,7 +322,7 @@ def run_program(
         Verdict.ERROR,
         manifest.expected,
         description=manifest.description,
-        repeat=repeat_command(program, XEN, None),
+        repeat=repeat_command(program, XEN, None, None if timeout == DEFAULT_TIMEOUT else timeout),
     )
     if program.error:
         return replace(result, reason=program.error)

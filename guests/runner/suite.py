@@ -69,8 +69,7 @@ def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Out
     for number in range(len(programs)):
         if len(results[number]) == len(options.where):
             yield outcome(number)
-    bound = _bound(options)
-    finished = run_all(tasks, options.jobs or default_jobs(), bound)
+    finished = run_all(tasks, options.jobs or default_jobs())
     try:
         for index, result in finished:
             number, where = todo[index]
@@ -84,21 +83,14 @@ def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Out
         finished.close()
 
 
-def _bound(options: Options) -> float:
-    """Host seconds after which a process is ended from outside."""
-    if COWBIRD in options.where:
-        longest = options.timeout or DEFAULT_HOST_TIMEOUT
-    else:
-        longest = options.timeout or DEFAULT_TIMEOUT
-    return longest + (_MARGIN if XEN in options.where else 0)
-
-
 def _task(program: TestProgram, where: str, options: Options, oracle: Oracle | None) -> Task:
     if where == XEN and oracle is not None:
         timeout = options.timeout or DEFAULT_TIMEOUT
         work = partial(run_there, program, oracle, timeout, options.artifacts)
+        bound = timeout + _MARGIN
     else:
         work = partial(run_here, program, options.limit, options.artifacts)
+        bound = options.timeout or DEFAULT_HOST_TIMEOUT
 
     def lost(verdict: Verdict, reason: str) -> Result:
         manifest = program.manifest
@@ -111,7 +103,7 @@ def _task(program: TestProgram, where: str, options: Options, oracle: Oracle | N
             manifest.expected,
             reason=reason,
             description=manifest.description,
-            repeat=repeat_command(program, where, options.limit),
+            repeat=repeat_command(program, where, options.limit, options.timeout),
         )
 
-    return Task(work, lost)
+    return Task(work, lost, bound)

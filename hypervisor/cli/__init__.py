@@ -11,14 +11,16 @@ __all__ = ["cli", "main"]
 
 def main() -> None:
     """The entry point of ``cowbird`` and ``python -m hypervisor``."""
-    from hypervisor.cli import signals
-
     try:
+        from hypervisor.cli import signals
+
         signals.set_up()
         with signals.leaving_at_once():
             from hypervisor.cli.app import cli
         cli(prog_name="cowbird")
     except KeyboardInterrupt as error:
+        from hypervisor.cli import signals
+
         signals.leave(error)
 
 

@@ -31,7 +31,7 @@ MEANINGS: Final = (
     (6, "stuck: guests wait for events that nothing can send any more"),
     (130, "interrupted by Ctrl-C"),
     (141, "nobody reads the output any more"),
-    (143, "ended by SIGTERM"),
+    (143, "ended by SIGTERM (129: by SIGHUP)"),
 )
 """Every code in words. If several are true, this order decides: 141, 143, 130, 5, 3, 1, 4, 6, 0."""
 

@@ -1,6 +1,6 @@
 """How the process ends from outside: Ctrl-C, SIGTERM, and streams that are closed.
 
-SIGTERM does what Ctrl-C does (outputs are written), by ``Terminated``, which is a
+SIGTERM and SIGHUP do what Ctrl-C does (outputs are written), by ``Terminated``, which is a
 ``KeyboardInterrupt``: whoever handles one handles both, and only the exit code differs. While
 modules are loaded a signal ends the process at once, in one line: an exception raised in the
 middle of an import can surface anywhere.
@@ -18,15 +18,19 @@ from types import FrameType
 from typing import Final, NoReturn
 
 INTERRUPTED: Final = 130
-TERMINATED: Final = 143
-"""Exit codes: 128 + SIGINT and SIGTERM, as a shell reports them."""
+"""Exit code: 128 + SIGINT, as a shell reports it; 128 + its number for each of the others."""
 BROKEN_PIPE: Final = 141
 """128 + SIGPIPE: the reader of stdout or stderr has gone."""
-_BOTH: Final = (signal.SIGINT, signal.SIGTERM)
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+ALL: Final = (signal.SIGINT, *ENDING)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM."""
+    """SIGTERM, or another signal of ``ENDING``."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
 
 
 def set_up() -> None:
@@ -40,21 +44,29 @@ def set_up() -> None:
         if getattr(sys, name) is None:
             stream = open(number, "w" if number else "r", encoding="utf-8")  # noqa: SIM115
             setattr(sys, name, stream)
-    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
+    for number in ENDING:
+        if signal.getsignal(number) == signal.SIG_DFL:  # not with nohup
+            signal.signal(number, _terminate)
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _terminate(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
 
 
 def exit_code(error: BaseException | None) -> int:
     """The exit code for an interruption."""
-    return TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+    return 128 + error.number if isinstance(error, Terminated) else INTERRUPTED
+
+
+def word(code: int) -> str:
+    """What happened, by the exit code; empty if nothing did."""
+    if code == INTERRUPTED:
+        return "interrupted"
+    return "terminated" if code - 128 in ENDING else ""
 
 
 def _line(code: int) -> bytes:
-    return b"cowbird: %s\n" % (b"terminated" if code == TERMINATED else b"interrupted")
+    return f"cowbird: {word(code)}\n".encode()
 
 
 def leave(error: BaseException | None) -> NoReturn:
@@ -93,7 +105,7 @@ def leaving_at_once() -> Iterator[None]:
 
     before = {}
     try:
-        for number in _BOTH:
+        for number in ALL:
             if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL, None):
                 before[number] = signal.signal(number, leave_now)
     except ValueError:  # not in the main thread

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from hypervisor.cli.outputs import OutputFile, close_all, open_all, refuse_inputs
-from hypervisor.cli.signals import INTERRUPTED, TERMINATED, exit_code
+from hypervisor.cli.signals import exit_code, word
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -41,7 +41,7 @@ Exit codes:
     5  no program was found
   130  interrupted by Ctrl-C
   141  nobody reads the output any more
-  143  ended by SIGTERM
+  143  ended by SIGTERM (129: by SIGHUP)
 """
 
 
@@ -289,7 +289,7 @@ class _Out:
         else:
             for line in plain_table(outcomes):
                 self.say(line)
-        ended = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}.get(code, "")
+        ended = word(code)
         if left:
             done = " to their end" if ended else ""
             self.say(f"{left} program{'s were' if left != 1 else ' was'} not run{done}")

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +183,58 @@ def test_without_qemu(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("cowbird: error: --on xen needs qemu-system-x86_64")
     assert len(done.stderr.splitlines()) == 1
+
+
+HANGS = """\
+; cowbird: limit = 100G
+.include "lib/kernel.inc"
+.text
+main:
+    jmp main
+"""
+
+
+def test_a_timeout_of_the_host(tmp_path: Path) -> None:
+    (tmp_path / "hangs.asm").write_text(HANGS)
+    done = cowbird(tmp_path, "test", ".", "--timeout", "0.7", "--json", "r.json")
+    assert done.returncode == 1
+    assert "stopped after 0.7 s of host time" in done.stdout
+    assert "repeat with: cowbird test hangs.asm --timeout 0.7" in done.stdout
+    (program,) = json.loads((tmp_path / "r.json").read_text())["programs"]
+    assert program["results"][0]["seconds"] >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "terminated"),
+    ],
+)
+def test_an_interrupted_run(tmp_path: Path, number: int, code: int, word: str) -> None:
+    runner_programs.write(tmp_path, "good/pass.asm")
+    (tmp_path / "hangs.asm").write_text(HANGS)
+    (tmp_path / "fails.asm").write_text("; cowbird: memory = nonsense\n")
+    arguments = ("fails.asm", "good", "hangs.asm")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hypervisor", "test", *arguments, "-j", "1", "--json", "r.json"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # the first has failed; the others are under way
+    process.send_signal(number)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "all as expected" not in out
+    assert f"{word}, 1 of them not as expected" in out
+    assert "not run to their end" in out or "not run to its end" in out
+    assert errors == ""
+    assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
 
 
 # -- new-guest ----------------------------------------------------------------------------------
