@@ -166,7 +166,7 @@ class Emulator:
 
     def privileged(self, domain: Domain) -> bool:
         """A #GP with error code 0, or port I/O: True if the instruction was dealt with."""
-        code = self._fetch(domain, _MAX_LENGTH)
+        code = self.fetch(domain, _MAX_LENGTH)
         instruction = decode(code, self._cpu.bits)
         if instruction is None:
             return False
@@ -184,19 +184,19 @@ class Emulator:
     def forced(self, domain: Domain) -> bool:
         """A #UD: True if it was ``ud2; "xen"; cpuid``, which is answered in either mode."""
         wanted = XEN_EMULATE_PREFIX + _CPUID
-        if self._fetch(domain, len(wanted)) != wanted:
+        if self.fetch(domain, len(wanted)) != wanted:
             return False
         words = self._words
         result = self._hv.traps.cpuid(words[RAX] & _M32, words[RCX] & _M32)
         words[RAX], words[RBX], words[RCX], words[RDX] = result
-        self._done(domain, len(wanted))
+        self.finish(domain, len(wanted))
         return True
 
     def is_rdpmc(self, domain: Domain) -> bool:
         """True at RDPMC, for which the engine raises #UD where CR4.PCE = 0 means #GP(0)."""
-        return self._fetch(domain, len(_RDPMC)) == _RDPMC
+        return self.fetch(domain, len(_RDPMC)) == _RDPMC
 
-    def _fetch(self, domain: Domain, wanted: int) -> bytes:
+    def fetch(self, domain: Domain, wanted: int) -> bytes:
         """Up to ``wanted`` bytes of code at RIP; fewer if the rest is not mapped."""
         va = self._words[RIP]
         if self._cpu.bits != 64:
@@ -214,7 +214,7 @@ class Emulator:
                 return code
         return code
 
-    def _done(self, domain: Domain, length: int) -> None:
+    def finish(self, domain: Domain, length: int) -> None:
         """Go on behind the instruction; a single step ends here as it would in hardware."""
         words = self._words
         words[RIP] = (words[RIP] + length) & (_M64 if self._cpu.bits == 64 else _M32)
@@ -264,7 +264,7 @@ class Emulator:
         else:
             return False
         if domain.exit is None:
-            self._done(domain, i.length)
+            self.finish(domain, i.length)
         return True
 
     def _timestamp(self, domain: Domain, i: Instruction) -> bool:
@@ -405,7 +405,7 @@ class Emulator:
                 words[RCX] = self._merge(words[RCX], words[RCX] - 1, i.address_bits)
             left -= 1
         if left <= 0:
-            self._done(domain, i.length)
+            self.finish(domain, i.length)
         return True
 
     @staticmethod

@@ -54,6 +54,7 @@ from emu.paging import (
     PF_W,
     PTE_AVL,
     PTE_MFN_MASK,
+    PTE_RW,
     RFLAGS_AC,
     RFLAGS_DF,
     RFLAGS_IF,
@@ -64,7 +65,7 @@ from emu.paging import (
     RFLAGS_VM,
 )
 from emu.trap import BP, DB, GP, HAS_ERROR_CODE, NM, OF, PF, UD, vector_name
-from emu.units import ENTRIES, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA, mfn_of
+from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA, mfn_of
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
@@ -79,6 +80,8 @@ from hypervisor.descriptors import Descriptors, Segment
 from hypervisor.domain import Callback, Domain
 from hypervisor.emulate import Emulator
 from hypervisor.errors import GuestFault, HypervisorError
+from hypervisor.frames import PageType
+from hypervisor.ptwr import TableWrites
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -99,6 +102,8 @@ _COW_MASK: Final = PF_P | PF_W | PF_RSVD | PF_I
 _COW_FAULT: Final = PF_P | PF_W
 _IOPL_SHIFT: Final = 12
 _ARCHITECTURAL_IOPL: Final = 1 << VmAssist.architectural_iopl
+_WRITABLE_TABLES: Final = 1 << VmAssist.writable_pagetables
+_L1: Final = int(PageType.L1)
 _TSC_KHZ: Final = 1_000_000
 _KERNEL_DPL: Final = 1
 """``int n`` by a guest's kernel counts as ring 1, as in Xen: a gate of DPL 0 is closed to it."""
@@ -123,6 +128,7 @@ class Traps:
         self._owner = hv.frames.owner
         self.descriptors = Descriptors(hv)
         self.emulator = Emulator(hv)
+        self._table_writes = TableWrites(hv, self.emulator)
         self._cpuid = policy((hv.frames.total - 1).bit_length(), _TSC_KHZ)
         # A domain that has never run starts from this state, in ring 3 like every guest.
         hv.machine.flat64(3, _KERNEL_CS, _KERNEL_SS)
@@ -182,7 +188,8 @@ class Traps:
         """A #PF of the guest's, from the MMU.
 
         A write that was denied to a present page may be one to a shared frame. The AVL bits of the
-        entry are the guest's own mark, and may be absent or forged; whose the frame is decides.
+        entry are the guest's own mark, and may be absent or forged; whose the frame is decides. Or
+        it is one to a page table, which ``hypervisor.ptwr`` may carry out.
         """
         hv = self._hv
         if error & _COW_MASK == _COW_FAULT:
@@ -198,6 +205,16 @@ class Traps:
                 hv.sharing.count_fault(domain)
                 if hv.listeners:
                     hv.emit("cow_fault", domain, va=int(address), mfn=mfn, avl=entry & PTE_AVL)
+            elif (
+                (domain.vm_assist & _WRITABLE_TABLES or domain.privileged)
+                and domain.kernel_mode
+                and not entry & PTE_RW
+                and self._owner[mfn] == domain.id
+                and hv.frames.type[mfn] == _L1
+                and hv.frames.type_count[mfn]
+                and self._table_writes.emulate(domain, address, MFN(mfn))
+            ):
+                return
         self.page_fault(domain, address, error)
 
     def page_fault(self, domain: Domain, address: int, error: int) -> None:

@@ -30,6 +30,7 @@ HONOURED: Final = frozenset(
         VmAssist._4gb_segments,
         VmAssist._4gb_segments_notify,
         VmAssist.pae_extended_cr3,
+        VmAssist.writable_pagetables,
         VmAssist.architectural_iopl,
         VmAssist.runstate_update_flag,
     }
