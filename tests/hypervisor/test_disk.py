@@ -4,6 +4,8 @@ import os
 import struct
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 from hypervisor import disk
@@ -447,3 +449,68 @@ def test_several_disks(path):
     with pytest.raises(DiskError, match="16 disks"):
         front.hv.disks.attach(front.domain, image)
     image.close()
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("ring"), st.integers(0, PAGE_SIZE - 16), st.binary(max_size=16)),
+        st.tuples(st.just("index"), st.integers(0, 3), st.integers(-40, 40)),
+        st.tuples(
+            st.just("push"),
+            st.integers(0, 7),
+            st.tuples(
+                st.sampled_from([0, 1, 63, 64, (1 << 64) - 1]),
+                st.lists(
+                    st.tuples(
+                        st.sampled_from([DATA_REF, RING_REF, 17, 0xFFFF]),
+                        st.integers(0, 9),
+                        st.integers(0, 9),
+                    ),
+                    max_size=11,
+                ),
+            ),
+        ),
+        st.tuples(
+            st.just("store"),
+            st.sampled_from(["state", "ring-ref", "event-channel", "protocol"]),
+            st.sampled_from(["1", "3", "4", "5", "6", "8", "16", "99", "x86_32-abi", "", "\u00ff"]),
+        ),
+        st.tuples(st.just("grant"), st.integers(0, 20), st.integers(0, 31)),
+        st.tuples(st.just("connect"), st.integers(0, 2), st.none()),
+        st.tuples(st.just("close"), st.none(), st.none()),
+    ),
+    max_size=25,
+)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(STEPS)
+def test_no_driver_breaks_anything(path, steps):
+    front = Front(path).connect()
+    for what, a, b in steps:
+        if what == "ring":
+            front.page(RING_PAGE)[a : a + len(b)] = b
+        elif what == "index":
+            names = ("req_prod", "req_event", "rsp_prod", "rsp_event")
+            front.ring(names[a], front.ring("req_prod") + b)
+        elif what == "push":
+            front.prod = front.ring("req_prod")
+            front.push(a, b[0], b[1])
+        elif what == "store":
+            front.store(a, b)
+        elif what == "grant":
+            front.grant(a, front.mfn(a % 3), flags=b)
+        elif what == "connect":
+            front.store("state", 6)
+            front.store("state", 1)
+            front.connect()
+        else:
+            front.hv.events.close(front.domain, front.port)
+        if front.hv.events.channel(front.domain, front.port) is not None:
+            front.kick()
+        assert audit(front.hv) == []
+    front.hv.end(front.domain, Exit("destroyed"))
+    front.hv.reap()
+    front.lab.check_empty()
