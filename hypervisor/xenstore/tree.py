@@ -376,7 +376,8 @@ class Tree:
             raise StoreError(Errno.EPERM)
         new = replace(node, perms=perms)
         self._check_size(domid, new)
-        self._check_room(node.owner, tx, new.size - node.size)
+        kept = node.size + len(path) if new.owner == node.owner else 0
+        self._check_room(new.owner, tx, new.size + len(path) - kept)
         self._set(path, new, tx)
         self._changed(path, new, tx, before=node.perms)
 
