@@ -320,6 +320,30 @@ def test_code_written_by_the_host_runs() -> None:
     assert bare.machine.cpu.words[RAX] == 2
 
 
+def test_code_in_several_written_frames_runs() -> None:
+    """Neighbours and others; and what lies between them and was not written stays translated."""
+    bare = Bare()
+    frames = [0x100, 0x101, 0x103, 0x200]
+    for i, mfn in enumerate((*frames, 0x102)):
+        bare.map(i, mfn, USER_RO)
+        bare.machine.memory.frame(MFN(mfn))[:3] = assemble_bytes("mov al, 1") + b"\xcc"
+
+    def results() -> list[int]:
+        found = []
+        for i in range(5):
+            bare.machine.cpu.rip = WINDOW + i * 4096
+            bare.machine.run(10)
+            found.append(bare.machine.cpu.words[RAX])
+        return found
+
+    assert results() == [1] * 5
+    for mfn in (*frames, 0x102):
+        bare.machine.memory.frame(MFN(mfn))[1] = 2
+    for mfn in frames:
+        bare.machine.coherence.wrote(MFN(mfn))
+    assert results() == [2, 2, 2, 2, 1]
+
+
 def test_accessed_and_dirty_are_set_by_the_mmu() -> None:
     bare = Bare()
     bare.map(0, 0x100, USER_RW)
