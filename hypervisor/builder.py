@@ -247,7 +247,8 @@ def build_domain(
         raise DomainError(f"{name}: memory of {memory} bytes is no multiple of 4 KiB from 64 KiB")
     where = plan(image, memory, len(module or b""))
     if where.pages + _DOMAIN_FRAMES > hv.frames.free:
-        raise DomainError(f"{name}: needs {_mib(where.pages)}, {_mib(hv.frames.free)} are free")
+        needed = where.pages + _DOMAIN_FRAMES
+        raise DomainError(f"{name}: needs {needed:,} frames of 4 KiB, {hv.frames.free:,} are free")
 
     domain = hv.create_domain(name, where.pages, console)
     domain.symbols = Symbols(image.symbols)

@@ -90,7 +90,7 @@ class Dispatcher:
         entry = HYPERCALLS.get(number)
         result: int | None
         if entry is None:
-            name, result = f"hypercall {number}", _ENOSYS
+            name, result = _unanswered(number), _ENOSYS
         else:
             name = entry.name
             try:
@@ -102,6 +102,14 @@ class Dispatcher:
             taken = arguments if entry is None else arguments[: entry.arguments]
             hv.emit("hypercall", domain, name=name, result=result, arguments=taken)
         return result
+
+
+def _unanswered(number: int) -> str:
+    """The name of a hypercall that is not there: Xen's, if it has one."""
+    try:
+        return Hypercall(number).name
+    except ValueError:
+        return f"hypercall {number}"
 
 
 @hypercall(Hypercall.multicall, 2)
