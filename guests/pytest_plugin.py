@@ -3,7 +3,8 @@
 Installed with the package (entry point ``pytest11``), it needs no configuration. A source
 (``.asm``, ``.c``) with a ``cowbird:`` manifest at its head, wherever pytest collects, is one item,
 and so is an image with a sidecar; a failure shows the guest's console, the crash report and the
-walk of the faulting address. Folders called ``lib`` or ``kit`` are left alone, as they are by
+walk of the faulting address, and leaves its evidence in pytest's cache
+(``.pytest_cache/d/cowbird``). Folders called ``lib`` or ``kit`` are left alone, as they are by
 ``cowbird test``.
 
 In a Python test::
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 _SUFFIXES: Final = frozenset({".asm", ".c", ".s", ".elf"})
 _NOT_HERE: Final = frozenset({"lib", "kit"})
-_ARTIFACTS: Final = ".cowbird"
+_ARTIFACTS: Final = "cowbird"
+"""Evidence of failures goes there in pytest's own cache, which projects ignore already."""
 _RUNS: Final = pytest.StashKey["list[Run]"]()
 """The machines that a test booted."""
 
@@ -61,7 +63,7 @@ class GuestItem(pytest.Item):
         from guests.runner.run_cowbird import run_program
         from guests.runner.verdict import Verdict
 
-        result = run_program(self.program, artifacts=self.config.rootpath / _ARTIFACTS)
+        result = run_program(self.program, artifacts=_artifacts(self.config))
         if result.verdict is Verdict.SKIP and self.program.manifest.expected is not Verdict.SKIP:
             pytest.skip(result.reason or "the guest skipped everything")
         if not result.good:
@@ -119,12 +121,24 @@ def _mentions_cowbird(path: Path) -> bool:
         return False
 
 
+def _artifacts(config: pytest.Config) -> Path | None:
+    """Where evidence goes; None if pytest keeps no cache, or none can be written."""
+    cache = getattr(config, "cache", None)
+    if cache is None:
+        return None
+    try:
+        return Path(cache.mkdir(_ARTIFACTS))
+    except OSError:
+        return None
+
+
 @pytest.fixture
 def boot(request: pytest.FixtureRequest) -> Generator[Callable[..., "Run"], None, None]:
     """Boot guests on machines of their own: ``boot("hello", domains=2, memory=8 << 20)``.
 
     Takes what ``guests.runner.machine.boot`` takes. A relative path is looked for beside the test.
     """
+    from emu.errors import CowbirdError
     from guests.runner import machine
 
     runs: list[Run] = []
@@ -137,8 +151,13 @@ def boot(request: pytest.FixtureRequest) -> Generator[Callable[..., "Run"], None
         return beside if beside.is_file() else source
 
     def make(source: Any, **options: Any) -> "Run":
+        __tracebackhide__ = True
         found = find(source) if isinstance(source, (str, Path)) else [find(one) for one in source]
-        run = machine.boot(found, **options)
+        try:
+            run = machine.boot(found, **options)
+        except CowbirdError as error:
+            # What it says is about the test's own line; how it came about helps nobody there.
+            raise error.with_traceback(None) from None
         runs.append(run)
         return run
 

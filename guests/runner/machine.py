@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from emu.units import PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Access, Walk, walk
-from guests.runner.build import build, read_file
+from guests.runner.build import BuildError, build, read_file
 from guests.runner.consoles import JudgedConsole
 from guests.runner.manifest import DEFAULT_LIMIT, DEFAULT_MACHINE, DEFAULT_MEMORY
 from guests.runner.verdict import ConsoleParser, Ending, Judgement, worst
@@ -236,6 +236,9 @@ def load_kernel(source: Path | str) -> tuple[str, KernelImage]:
     bundled = isinstance(source, str) and any(source == g.name for g in library.BUNDLED)
     if bundled:
         path = library.find(str(source))
+    elif not path.exists():
+        names = ", ".join(guest.name for guest in library.BUNDLED)
+        raise BuildError(f"{source}: no such file, and no bundled guest of that name ({names})")
     return path.stem, parse_image(build(path), str(source))
 
 

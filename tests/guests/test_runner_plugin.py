@@ -11,11 +11,14 @@ from tests.guests import runner_programs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def pytest_in(
+    folder: Path, *arguments: str, cache: bool = False
+) -> subprocess.CompletedProcess[str]:
     installed = importlib.metadata.entry_points(group="pytest11", name="cowbird")
     plugin = [] if installed else ["-p", "guests.pytest_plugin"]
+    without = [] if cache else ["-p", "no:cacheprovider"]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *plugin, "-p", "no:cacheprovider", "-v", *arguments],
+        [sys.executable, "-m", "pytest", *plugin, *without, "-v", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "", "COLUMNS": "200"},
         capture_output=True,
@@ -42,6 +45,28 @@ def test_items_pass_fail_and_show_evidence(tmp_path: Path) -> None:
     assert "repeat with: cowbird test" in out
     assert "manifest.asm:1: unknown key 'color'" in out
     assert "Traceback" not in out
+
+
+def test_evidence_goes_to_the_cache_of_pytest(tmp_path: Path) -> None:
+    runner_programs.write(tmp_path, "bad/fault.asm")
+    done = pytest_in(tmp_path, cache=True)
+    assert "evidence in " in done.stdout
+    left = tmp_path / ".pytest_cache/d/cowbird/bad/fault"
+    assert (left / "trace.jsonl").is_file()
+    assert not (tmp_path / ".cowbird").exists()
+
+
+def test_what_cannot_be_booted_points_at_the_test(tmp_path: Path) -> None:
+    (tmp_path / "test_x.py").write_text(
+        "def test_x(boot):\n    boot('helo')\n\ndef test_y(boot):\n    boot('hello', memory=5)\n"
+    )
+    done = pytest_in(tmp_path)
+    out = done.stdout
+    assert "2 failed" in out
+    assert "helo: no such file, and no bundled guest of that name (hello, share, " in out
+    assert "memory of 5 bytes" in out
+    assert "pytest_plugin.py" not in out.partition("= FAILURES =")[2]
+    assert "machine.py" not in out
 
 
 def test_in_parallel_and_by_marker(tmp_path: Path) -> None:
