@@ -116,14 +116,35 @@ def _distinct(programs: list[TestProgram]) -> list[TestProgram]:
     return result
 
 
+def count_unlabelled(paths: Iterable[Path]) -> int:
+    """How many sources in these directories are no programs, for want of a manifest.
+
+    Raises:
+        CollectError: a directory cannot be read.
+    """
+    try:
+        return sum(
+            is_source(path) and not is_program(path)
+            for given in paths
+            if given.is_dir()
+            for path in _files(given)
+        )
+    except OSError as error:
+        raise CollectError(f"{error.filename}: {error.strerror or error}") from error
+
+
 def _walk(directory: Path) -> Iterator[Path]:
+    return filter(is_program, _files(directory))
+
+
+def _files(directory: Path) -> Iterator[Path]:
     for entry in sorted(directory.iterdir(), key=lambda path: path.name):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             if entry.name not in _SKIPPED_FOLDERS and not entry.is_symlink():
-                yield from _walk(entry)
-        elif is_program(entry):
+                yield from _files(entry)
+        else:
             yield entry
 
 

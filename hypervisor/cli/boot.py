@@ -2,8 +2,9 @@
 
 import click
 
-from emu.units import PAGE_SIZE
+from emu.memory import MAX_BYTES
 from hypervisor.blkback import MAX_DISKS
+from hypervisor.builder import MIN_MEMORY
 from hypervisor.cli import logs
 from hypervisor.cli.exitcodes import help_text
 from hypervisor.cli.interactive import single_keys
@@ -28,9 +29,10 @@ from hypervisor.settings import Settings
 )
 @click.option(
     "--memory",
-    type=Size(PAGE_SIZE, 1 << 40),
+    type=Size(MIN_MEMORY, MAX_BYTES),
     metavar="SIZE",
-    help="Memory of each domain: a number of MiB, or with K, M, G.  [default: the guest's own]",
+    help="Memory of each domain, its module included: a number of MiB, or with K, M, G.  "
+    "[default: the guest's own, and as much more as its module needs]",
 )
 @click.option(
     "--module",
@@ -163,5 +165,6 @@ def _report(session: Session) -> None:
     screen.say(
         f"{hv.machine.position:,} instructions; "
         f"{hv.sharing.cow_faults:,} copy-on-write faults; "
-        f"audit: {found} violations in {checks:,} checks"
+        f"audit: {found or 'no'} violation{'s' if found != 1 else ''} "
+        f"in {checks:,} check{'s' if checks != 1 else ''}"
     )

@@ -7,10 +7,11 @@ from typing import Final
 import click
 
 from emu.errors import ImageError
+from emu.memory import MAX_BYTES
 from emu.units import PAGE_SHIFT, PAGE_SIZE
 from guests import library
 from hypervisor.abi import XenFeat
-from hypervisor.builder import Layout, plan
+from hypervisor.builder import MIN_MEMORY, Layout, plan
 from hypervisor.cli.options import Size, size_text
 from hypervisor.cli.sources import SOURCE_SUFFIXES, Source, build_source
 from hypervisor.elffile import ElfFile, NoteValue, list_notes, text_of
@@ -37,7 +38,7 @@ _MOST: Final = 64
 @click.argument("image", metavar="IMAGE")
 @click.option(
     "--memory",
-    type=Size(PAGE_SIZE, 1 << 40),
+    type=Size(MIN_MEMORY, MAX_BYTES),
     metavar="SIZE",
     help="Show the layout in a domain of this size.  [default: what 'boot' would give it]",
 )

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import click
 
+from emu.paging import PF_ERROR
+from hypervisor.abi import Errno
 from hypervisor.domain import Domain
 from hypervisor.hypervisor import Hypervisor
 
@@ -27,8 +29,15 @@ _CONCERN_OF: Final = {
     "hypercall": "hypercall",
     "fault": "fault",
     "trap": "fault",
+    "cow_fault": "fault",
     "upcall": "event",
 }
+
+
+_HEX: Final = frozenset({"va", "address", "rip", "mfn", "old", "new", "entry", "avl", "key"})
+_PAGE_FAULT: Final = 14
+_SMALL: Final = 10
+"""Numbers below this look the same in both notations."""
 
 
 def set_up(wanted: tuple[str, ...]) -> None:
@@ -77,7 +86,33 @@ def follow(hv: Hypervisor) -> None:
         logger = loggers[concern]
         if logger.isEnabledFor(level):
             who = "machine" if domain is None else domain.label
-            shown = " ".join(f"{key}={value}" for key, value in details.items())
+            shown = " ".join(f"{key}={_shown(kind, key, details)}" for key in details)
             logger.log(level, "%d %s %s %s", hv.machine.position, who, kind, shown)
 
     hv.listen(happened)
+
+
+def _shown(kind: str, key: str, details: dict[str, Any]) -> str:
+    """A value for people: addresses and frames in hex, results and error codes by name."""
+    value = details[key]
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_hex, value))}]"
+    if not isinstance(value, int) or isinstance(value, bool):
+        return str(value)
+    if key in ("result", "status", "errno"):
+        return _result(value)
+    if key == "error" and kind == "trap":
+        names = PF_ERROR.describe(value) if details.get("vector") == _PAGE_FAULT else ""
+        return f"{_hex(value)}({names})" if names else _hex(value)
+    return _hex(value) if key in _HEX else str(value)
+
+
+def _hex(value: object) -> str:
+    return hex(value) if isinstance(value, int) and not 0 <= value < _SMALL else str(value)
+
+
+def _result(value: int) -> str:
+    try:
+        return f"-{Errno(-value).name}" if value < 0 else str(value)
+    except ValueError:
+        return str(value)

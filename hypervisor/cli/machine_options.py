@@ -11,7 +11,7 @@ import click
 
 from emu.memory import MAX_BYTES
 from hypervisor.cli import logs
-from hypervisor.cli.options import Size
+from hypervisor.cli.options import Count, Size, count_text
 from hypervisor.cli.outputs import OutputFile, close_all, open_all, refuse_inputs
 from hypervisor.cli.session import DEFAULT_LIMIT
 from hypervisor.results import encode
@@ -47,10 +47,11 @@ _SHARED: Final = (
     ),
     click.option(
         "--limit",
-        type=click.IntRange(0, 1 << 60),
+        type=Count(zero=True),
         default=DEFAULT_LIMIT,
-        show_default=True,
-        help="Instructions of all guests together; 0 for no limit.",
+        metavar="N",
+        help="Instructions of all guests together, as 10M; 0 for no limit.  "
+        f"[default: {count_text(DEFAULT_LIMIT)}]",
     ),
     click.option(
         "--audit",

@@ -14,9 +14,10 @@ from emu.units import PAGE_SIZE
 
 if TYPE_CHECKING:
     _SizeType = click.ParamType[int]
+    _CountType = click.ParamType[int]
     _DefineType = click.ParamType[tuple[str, int]]
 else:  # generic only since click 8.4
-    _SizeType = _DefineType = click.ParamType
+    _SizeType = _CountType = _DefineType = click.ParamType
 
 _SIZE: Final = re.compile(r"(\d{1,20})\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS: Final = {"k": 10, "m": 20, "g": 30, "t": 40, "": 20}
@@ -42,7 +43,10 @@ class Size(_SizeType):
         match = _SIZE.fullmatch(value.strip())
         if match is None:
             self.fail(
-                f"{value!r} is not a size: a number with K, M, G or T, as in 256M", param, ctx
+                f"{value!r} is not a size: a whole number of MiB, or with K, M, G or T,"
+                " as in 256M (1536K is one and a half MiB)",
+                param,
+                ctx,
             )
         size = int(match[1]) << _UNITS[match[2].lower()]
         if not self.least <= size <= self.most:
@@ -54,6 +58,38 @@ class Size(_SizeType):
         if size % PAGE_SIZE:
             self.fail(f"{value}: must be a multiple of 4K", param, ctx)
         return size
+
+
+class Count(_CountType):
+    """Instructions, as manifests have them: ``5M``, ``100_000``; ``zero``: 0 is allowed too."""
+
+    name = "count"
+
+    def __init__(self, zero: bool = False) -> None:
+        self.zero = zero
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """A number of instructions."""
+        from guests.runner.manifest import count
+
+        if isinstance(value, int):
+            return value
+        if self.zero and value.strip() == "0":
+            return 0
+        try:
+            return count(value)
+        except ValueError as error:
+            self.fail(f"{error}{'; 0 is no limit' if self.zero else ''}", param, ctx)
+
+
+def count_text(number: int) -> str:
+    """A number of instructions the way it is written on the command line."""
+    for suffix, unit in (("G", 10**9), ("M", 10**6), ("K", 1000)):
+        if number >= unit and not number % unit:
+            return f"{number // unit}{suffix}"
+    return str(number)
 
 
 def size_text(size: int) -> str:

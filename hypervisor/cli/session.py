@@ -36,8 +36,9 @@ from hypervisor.trace import Tracer
 
 STEP: Final = 5_000_000
 """Instructions between two looks at Ctrl-C: some hundredths of a second."""
-DEFAULT_LIMIT: Final = 20_000_000_000
-"""Instructions of a whole run: minutes. Nothing runs for ever unless asked."""
+DEFAULT_LIMIT: Final = 3_000_000_000
+"""Instructions of a whole run: about a minute of a busy guest, much more of one that waits for
+keys. Nothing runs for ever unless asked."""
 _MAX_VIOLATIONS: Final = 100
 
 
@@ -278,6 +279,13 @@ class Session:
     def _explain(self, outcome: Outcome) -> None:
         """One line on stderr for every way to end but the good one (crashes: the report)."""
         tell = self.screen.tell
+        for record in self.recorder.records():
+            reported = record.ok_lines + record.not_ok_lines
+            if record.exit is not None and not record.crashed and reported < record.planned:
+                tell(
+                    f"cowbird: d{record.id} {record.name}: {reported} of {record.planned} planned"
+                    f" check{'s' if record.planned != 1 else ''} reported"
+                )
         left = [r for r in self.recorder.records() if r.exit is None]
         names = ", ".join(f"d{r.id} {r.name}" for r in left[:4])
         if len(left) > 4:

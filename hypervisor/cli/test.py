@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from hypervisor.cli.options import Count
 from hypervisor.cli.outputs import OutputFile, close_all, open_all, refuse_inputs
 from hypervisor.cli.signals import exit_code, word
 
@@ -45,31 +46,6 @@ Exit codes:
 """
 
 
-if TYPE_CHECKING:
-    _CountType = click.ParamType[int]
-else:  # not generic before click 8.4
-    _CountType = click.ParamType
-
-
-class _Count(_CountType):
-    """Instructions, as ``5M`` or ``100_000``."""
-
-    name = "count"
-
-    def convert(
-        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """A number of instructions."""
-        from guests.runner.manifest import count
-
-        if isinstance(value, int):
-            return value
-        try:
-            return count(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 @click.command(epilog=_EPILOG)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
@@ -92,7 +68,10 @@ class _Count(_CountType):
     help="Where to run: here, on the real Xen under QEMU, or on both, compared.",
 )
 @click.option(
-    "--limit", type=_Count(), metavar="N", help="Instructions, in place of every manifest's limit."
+    "--limit",
+    type=Count(),
+    metavar="N",
+    help="Instructions, as 5M, in place of every manifest's limit.",
 )
 @click.option(
     "--timeout",
@@ -147,8 +126,8 @@ def test(
     found = collect([Path(path) for path in paths])
     programs = select(found, expression)
     if not programs:
-        left_out = f" ({len(found)} do not fit -k {expression!r})" if found else ""
-        click.echo(f"cowbird: no test programs in {', '.join(paths)}{left_out}", err=True)
+        why = f" ({len(found)} do not fit -k {expression!r})" if found else _unlabelled(paths)
+        click.echo(f"cowbird: no test programs in {', '.join(paths)}{why}", err=True)
         return NOTHING
     if only_list:
         width = max(len(program.id) for program in programs)
@@ -188,6 +167,17 @@ def test(
     if json_ is not None:
         _write(files[1], report.encode(report.as_json(outcomes, code, seconds)))
     return code
+
+
+def _unlabelled(paths: Sequence[str]) -> str:
+    """What is there instead of programs."""
+    from guests.runner.collect import count_unlabelled
+
+    number = count_unlabelled([Path(path) for path in paths])
+    if not number:
+        return ""
+    have = "source has" if number == 1 else "sources have"
+    return f": {number} {have} no 'cowbird:' manifest; naming a file runs it anyway"
 
 
 def _inputs(programs: "Sequence[TestProgram]") -> "list[tuple[str, Path]]":

@@ -237,6 +237,20 @@ def test_an_interrupted_run(tmp_path: Path, number: int, code: int, word: str) -
     assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
 
 
+def test_sources_without_a_manifest_are_counted(tmp_path: Path) -> None:
+    runner_programs.write(tmp_path, "good/pass.asm")
+    whole = (tmp_path / "good/pass.asm").read_text()
+    bare = "\n".join(line for line in whole.splitlines() if "cowbird:" not in line)
+    (tmp_path / "good/pass.asm").write_text(bare)
+    (tmp_path / "good/x.c").write_text("int x;\n")
+    done = cowbird(tmp_path, "test", ".")
+    assert done.returncode == 5
+    assert "2 sources have no 'cowbird:' manifest; naming a file runs it anyway" in done.stderr
+    assert cowbird(tmp_path, "test", "good/pass.asm").returncode == 0
+    (tmp_path / "empty").mkdir()
+    assert cowbird(tmp_path, "test", "empty").stderr == "cowbird: no test programs in empty\n"
+
+
 # -- new-guest ----------------------------------------------------------------------------------
 
 

@@ -37,6 +37,9 @@ def says(text: str, reason: int = 0) -> str:
     return _HEAD + _PRINT + _SHUTDOWN.format(reason=reason) + _TEXT.format(text=text)
 
 
+HYPERCALL = _HEAD + "    mov eax, {number}\n    syscall\n"
+"""Makes a hypercall; what follows ``_start:`` of another guest goes on."""
+
 SAYS_AND_LOOPS = _HEAD + _PRINT + "1: jmp 1b\n" + _TEXT.format(text="go")
 
 CRASH = _HEAD + "    mov rax, [0x1234]\n"

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -78,6 +79,7 @@ def test_a_guest_that_says_not_ok(source):
 def test_a_guest_that_does_less_than_it_planned(source):
     result = run("boot", source(cli_guests.says("1..2\\nok 1 half of it")))
     assert result.exit_code == 1
+    assert result.stderr == "cowbird: d1 guest: 1 of 2 planned checks reported\n"
 
 
 def test_a_guest_that_shuts_down_as_crashed(source):
@@ -491,6 +493,37 @@ def test_log_names(source):
     assert "cowbird.hypercall: " in result.stderr
     assert "console_io" in result.stderr
     assert "cowbird.domain" not in result.stderr
+
+
+def test_logs_are_for_people_and_the_trace_for_machines(source, tmp_path):
+    trace = tmp_path / "t.jsonl"
+    result = run("boot", "fork", "--log", "debug", "--trace", trace)
+    assert re.search(r"trap vector=14 error=7\(P W U\) rip=0x[0-9a-f]+\n", result.stderr)
+    assert re.search(r"cow_fault va=0x[0-9a-f]+ mfn=0x", result.stderr)
+    assert re.search(r"update_va_mapping result=0 arguments=\[0x[0-9a-f]+, ", result.stderr)
+    assert "0x" not in trace.read_text()
+    text = cli_guests.HYPERCALL.format(number=35) + cli_guests.says("x").partition("_start:")[2]
+    result = run("boot", source(text), "--log", "hypercall")
+    assert "name=sysctl result=-ENOSYS" in result.stderr
+    text = cli_guests.HYPERCALL.format(number=99) + cli_guests.says("x").partition("_start:")[2]
+    assert "name=hypercall 99 result=-ENOSYS" in run("boot", source(text), "--log=debug").stderr
+
+
+def test_limits_have_suffixes(source):
+    path = source(cli_guests.LOOP)
+    result = run("boot", path, "--limit", "1M")
+    assert result.exit_code == 4
+    assert "limit of 1,000,000 instructions" in result.stderr
+    is_one_error(run("boot", path, "--limit", "5X"), "5X", "as 5M", "0 is no limit")
+    assert run("boot", source(cli_guests.says("x")), "--limit", "0").exit_code == 0
+
+
+def test_sizes_and_frames_are_told_exactly():
+    result = run("boot", "hello", "--machine-memory", "1M")
+    is_one_error(result, "needs 260 frames of 4 KiB, ", " are free")
+    is_one_error(run("boot", "hello", "--memory", "4K"), "between 64K and 64G")
+    is_one_error(run("boot", "hello", "--memory", "1.5M"), "1536K")
+    assert "audit: no violations in 1 check\n" in run("boot", "hello", "hello").stdout
 
 
 def test_guests_lists_what_is_bundled():
