@@ -211,6 +211,7 @@ class Connection:
         except StoreError as error:
             kind, payload = XenStore.ERROR, error.errno.name.encode("ascii") + b"\0"
         self._enqueue(Message(kind, request.req_id, request.tx_id, payload), reply=True)
+        server.report(self.domid, request, payload)
         for path, watch in self._first_events:
             self.tell(path, watch)
         server.spend(_WORK_PER_MESSAGE + self._tree.work - before)

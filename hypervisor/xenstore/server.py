@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from emu.units import MFN
 from hypervisor.abi import Errno
+from hypervisor.abi import XenStore as Kind
 from hypervisor.domain import Domain
 from hypervisor.xenstore.connection import Connection
 from hypervisor.xenstore.node import (
@@ -32,12 +33,14 @@ from hypervisor.xenstore.node import (
 )
 from hypervisor.xenstore.tree import Tree
 from hypervisor.xenstore.watches import Watch, Watches
-from hypervisor.xenstore.wire import StorePage
+from hypervisor.xenstore.wire import Message, StorePage
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
 TOOLSTACK: Final = 0
+_MOST_SHOWN: Final = 200
+"""Bytes of a payload that listeners are told of."""
 _VM: Final = (("name", ""), ("uuid", ""))
 _HOME: Final = (
     ("vm", "", False),
@@ -181,6 +184,19 @@ class XenStore:
         """What a request cost, for the domain that runs."""
         self._hv.spend(units)
 
+    def report(self, domid: int, request: Message, answer: bytes) -> None:
+        """Tell those who listen to the machine of a request and what was answered."""
+        if self._hv.listeners:
+            kind = request.type
+            self._hv.emit(
+                "xenstore",
+                self._hv.domains.get(domid),
+                request=Kind(kind).name if kind in Kind._value2member_map_ else str(kind),
+                payload=_shown(request.payload),
+                transaction=request.tx_id,
+                answer=_shown(answer),
+            )
+
     def settle(self) -> None:
         """A request is dealt with: make the callbacks that it caused, send the events.
 
@@ -295,6 +311,14 @@ class XenStore:
         except StoreError as error:
             if error.errno != Errno.ENOENT:
                 raise
+
+
+def _shown(payload: bytes) -> str:
+    """A payload as text, its strings apart, cut where it gets long."""
+    text = payload[:_MOST_SHOWN].decode("latin-1").removesuffix("\0").replace("\0", "|")
+    if not text.isprintable():
+        text = text.encode("unicode_escape").decode("ascii")
+    return text + ("..." if len(payload) > _MOST_SHOWN else "")
 
 
 def _uuid(domid: int) -> str:

@@ -38,6 +38,27 @@ def test_what_the_toolstack_wrote() -> None:
     guest.lab.check()
 
 
+def test_listeners_are_told() -> None:
+    guest = StoreGuest()
+    told: list[dict[str, object]] = []
+
+    def note(kind: str, _domain: object, details: dict[str, object]) -> None:
+        if kind == "xenstore":
+            told.append(details)
+
+    guest.hv.listen(note)
+    guest.write("data/x", b"y")
+    guest.read("data/z")
+    guest.read("\x1b[31m")
+    guest.ask(77, b"")
+    assert [(d["request"], d["payload"], d["answer"]) for d in told] == [
+        ("WRITE", "data/x|y", "OK"),
+        ("READ", "data/z", "ENOENT"),
+        ("READ", "\\x1b[31m", "EINVAL"),
+        ("77", "", "ENOSYS"),
+    ]
+
+
 def test_values_and_children() -> None:
     guest = StoreGuest()
     assert guest.write("data/a/b", b"x\0y") == OK
