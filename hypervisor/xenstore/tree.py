@@ -30,14 +30,11 @@ from hypervisor.xenstore.node import (
     StoreError,
     access_of,
     ancestors,
-    home_of,
     join,
     name_of,
     parent_of,
     valid_path,
 )
-
-__all__ = ["READ", "Perm", "Transaction", "Tree", "home_of"]
 
 Fire = Callable[[str, "Node | None", bool, "tuple[Perm, ...]"], None]
 """Told of each change: the path, the node as permissions see it, whether only watches of exactly
