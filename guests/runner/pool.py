@@ -124,7 +124,13 @@ def run_all(
         try:
             while following < len(tasks) or running:
                 while following < len(tasks) and len(running) < max(1, jobs):
-                    running.append(_start(context, following, tasks[following], timeout))
+                    # Else a signal could reach the new process before it has settled what it does
+                    # about it, or this one before it knows of the new one.
+                    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                    try:
+                        running.append(_start(context, following, tasks[following], timeout))
+                    finally:
+                        signal.pthread_sigmask(signal.SIG_SETMASK, before)
                     following += 1
                 for item in _ready(running):
                     running.remove(item)
@@ -139,12 +145,7 @@ def _start(context: BaseContext, index: int, task: Task, timeout: float | None) 
     process = context.Process(  # type: ignore[attr-defined]  # typeshed: only on the concrete ones
         target=_child, args=(theirs, task.work), daemon=False
     )
-    # Else a signal could reach the new process before it has settled what it does about it.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    process.start()
     # Else the end of the child would not end the pipe.
     theirs.close()
     start = time.monotonic()

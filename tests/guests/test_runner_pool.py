@@ -5,6 +5,8 @@ import signal
 import time
 from functools import partial
 
+import pytest
+
 from guests.runner.pool import Task, run_all
 from guests.runner.result import Result
 from guests.runner.verdict import Verdict
@@ -66,6 +68,34 @@ def test_closing_ends_what_runs() -> None:
     start = time.monotonic()
     running.close()
     assert time.monotonic() - start < 5
+
+
+def tell_and_hang(pipe: int, name: str) -> Result:
+    os.write(pipe, b"%d\n" % os.getpid())
+    return hang(name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_runs_too(number: signal.Signals) -> None:
+    """What CI and ``timeout`` send: a program that hangs must not stay behind."""
+    reader, writer = os.pipe()
+    runner = os.fork()
+    if runner == 0:
+        status = 1
+        try:
+            list(run_all([task(partial(tell_and_hang, writer), "a")], jobs=1))
+        except SystemExit as leaving:
+            status = int(leaving.code or 0)
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        hanging = int(said.readline())
+        os.kill(runner, number)
+        assert os.waitstatus_to_exitcode(os.waitpid(runner, 0)[1]) == 128 + number
+        assert said.read() == "", "who held the pipe is gone"
+    with pytest.raises(ProcessLookupError):
+        os.kill(hanging, 0)
 
 
 def test_many() -> None:
