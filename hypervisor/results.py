@@ -106,6 +106,8 @@ class DomainRecord:
     """Checks that it announced (KTAP's plan line ``1..N``)."""
     ok_lines: int = 0
     not_ok_lines: int = 0
+    disks: tuple[str, ...] = ()
+    """Its disk images, in the order of their names: path and mode (``cow``, ``ro``, ``rw``)."""
 
     @property
     def crashed(self) -> bool:
@@ -131,6 +133,7 @@ class DomainRecord:
             "name": self.name,
             "image": self.image,
             "module": self.module,
+            "disks": list(self.disks),
             "group": self.group,
             "exit": ending,
             "frames": self.frames,

@@ -106,6 +106,7 @@ class Session:
         if memory is None:
             memory = source.default_memory(module)
         record = DomainRecord(0, source.name, source.given, module_name, 0)
+        record.disks = tuple(f"{path}:{mode.value}" for path, mode in disks)
         verdicts = Verdicts(record, self.screen.guest_line if show and not interactive else None)
         joined: InteractiveConsole | None = None
         if interactive:

@@ -1,5 +1,6 @@
 """``--disk`` on the command line, and PV-GRUB, a kernel nobody here wrote, booting from a disk."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,6 +42,13 @@ def test_any_guest_may_have_disks(image):
     assert run("boot", "hello", "--disk", image, "--domains", 3).exit_code == 0
     assert run("boot", "hello", "--disk", f"{image}:rw").exit_code == 0
     assert image.stat().st_mtime_ns == before
+
+
+def test_the_result_names_them(image, tmp_path):
+    out = tmp_path / "run.json"
+    run("boot", "hello", "--disk", image, "--disk", f"{image}:ro", "--json", out)
+    (domain,) = json.loads(out.read_text())["domains"]
+    assert domain["disks"] == [f"{image}:cow", f"{image}:ro"]
 
 
 def test_disks_that_cannot_be(image, tmp_path):
