@@ -319,6 +319,8 @@ def what(outcome: Outcome) -> str:
 
 def summary(outcomes: Sequence[Outcome], seconds: float, ended: str = "") -> str:
     """The line at the end; ``ended`` is the word for what ended the run early, if anything."""
+    if ended and not outcomes:
+        return f"{ended} after {seconds:.2f} s, before any program was complete"
     parts = []
     wheres = list(dict.fromkeys(r.where for o in outcomes for r in o.results))
     for where in wheres:
@@ -335,9 +337,9 @@ def summary(outcomes: Sequence[Outcome], seconds: float, ended: str = "") -> str
         parts.append(", ".join(f"{n} {name}" for name, n in sorted(comparisons.items())))
     bad = sum(not outcome.good for outcome in outcomes)
     verdict = "all as expected" if not bad else f"{bad} not as expected"
+    many = f"{len(outcomes)} program{'s' if len(outcomes) != 1 else ''}"
     if ended:
-        verdict = f"{ended}, {f'{bad} of them not as expected' if bad else 'none of them bad'}"
-    head = f"{len(outcomes)} program{'s' if len(outcomes) != 1 else ''}, {verdict}"
-    if ended and not outcomes:
-        return f"{ended} after {seconds:.2f} s, before any program was complete"
+        verdict = f"{bad or 'none'} not as expected"
+        return f"{ended} after {seconds:.2f} s: {many} complete, {verdict} ({'; '.join(parts)})"
+    head = f"{many}, {verdict}"
     return f"{head} in {seconds:.2f} s ({'; '.join(parts)})"

@@ -183,6 +183,9 @@ def test_without_qemu(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("cowbird: error: --on xen needs qemu-system-x86_64")
     assert len(done.stderr.splitlines()) == 1
+    again = cowbird(tmp_path, "test", ".", "--on=xen", "--json=r.json", env={"PATH": str(tmp_path)})
+    assert again.returncode == 2
+    assert not (tmp_path / "r.json").exists()
 
 
 HANGS = """\
@@ -231,7 +234,8 @@ def test_an_interrupted_run(tmp_path: Path, number: int, code: int, word: str) -
     out, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "all as expected" not in out
-    assert f"{word}, 1 of them not as expected" in out
+    assert f"{word} after " in out
+    assert " complete, 1 not as expected (" in out
     assert "not run to their end" in out or "not run to its end" in out
     assert errors == ""
     assert json.loads((tmp_path / "r.json").read_text())["exit_code"] == code
