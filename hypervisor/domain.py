@@ -88,6 +88,7 @@ class Domain:
     """Shared frames that its tables map: how many entries each."""
     shared_mappings: int = 0
     """Sum of ``shared``."""
+    peak_shared_mappings: int = 0
     entered: int = 0
     merged: int = 0
     cow_faults: int = 0
@@ -126,6 +127,8 @@ class Domain:
     gdt_entries: int = 0
     ldt_base: VA = _NULL
     ldt_entries: int = 0
+    ldt_frames: dict[int, MFN] = field(default_factory=dict)
+    """Pages of its LDT that are in the window, by number: those that were used."""
     iopl: int = 0
     """Virtual I/O privilege level, 0..3."""
     cr0_ts: bool = False

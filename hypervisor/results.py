@@ -100,6 +100,11 @@ class DomainRecord:
     """Frames that it owns, shared ones not among them."""
     shared_mappings: int = 0
     """Entries of its tables that map shared frames."""
+    peak_shared_mappings: int = 0
+    shared_frames: int = 0
+    saved: float = 0.0
+    """Its part of the machine's saved frames (``Sharing.saved_by``)."""
+    histogram: Mapping[int, int] = field(default_factory=dict)
     instructions: int = 0
     counters: Counter[str] = field(default_factory=Counter)
     planned: int = 0
@@ -138,6 +143,10 @@ class DomainRecord:
             "exit": ending,
             "frames": self.frames,
             "shared_mappings": self.shared_mappings,
+            "peak_shared_mappings": self.peak_shared_mappings,
+            "shared_frames": self.shared_frames,
+            "saved": round(self.saved, 3),
+            "histogram": _histogram(self.histogram),
             "instructions": self.instructions,
             "counters": _counters(self.counters, DOMAIN_COUNTERS),
             "reports": {
@@ -251,6 +260,10 @@ class Recorder:
         record.exit = domain.exit
         record.frames = domain.pages
         record.shared_mappings = domain.shared_mappings
+        record.peak_shared_mappings = domain.peak_shared_mappings
+        record.shared_frames = len(domain.shared)
+        record.saved = self._hv.sharing.saved_by(domain)
+        record.histogram = self._hv.sharing.histogram_of(domain)
         record.counters = Counter(domain.counters)
 
     def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:

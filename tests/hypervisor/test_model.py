@@ -251,6 +251,11 @@ class SharingModel(RuleBasedStateMachine):
         assert sharing.mappings == counts.total()
         assert self.hv.frames.shared == len(counts)
         assert sharing.saved == counts.total() - len(counts)
+        domains = [domain.guest.domain for domain in self.domains]
+        assert abs(sum(map(sharing.saved_by, domains)) - sharing.saved) < 1e-6
+        for domain in domains:
+            assert domain.peak_shared_mappings >= domain.shared_mappings
+            assert sum(sharing.histogram_of(domain).values()) == len(domain.shared)
         assert sharing.histogram() == dict(sorted(Counter(counts.values()).items()))
 
     @invariant()
