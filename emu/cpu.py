@@ -15,7 +15,9 @@ from emu.descriptors import (
     SEGMENT_CODE,
     SEGMENT_DB,
     SEGMENT_L,
+    SEGMENT_P,
     SEGMENT_RW,
+    SYSTEM_SEGMENT,
 )
 from emu.engine import (
     OFF_CC_DST,
@@ -27,6 +29,7 @@ from emu.engine import (
     OFF_GDT,
     OFF_HFLAGS,
     OFF_IS_INT,
+    OFF_LDT,
     OFF_NEXT_EIP,
     OFF_RIP,
     OFF_SEGS,
@@ -60,6 +63,7 @@ CODE64: Final = (_FLAT | SEGMENT_CODE | SEGMENT_L) >> 32
 DATA: Final = (_FLAT | SEGMENT_DB) >> 32
 """Attributes of a flat data segment of privilege 3, writable, accessed."""
 
+_LOCAL_TABLE: Final = (SEGMENT_P | SYSTEM_SEGMENT.encode(TYPE=2)) >> 32
 _ARITHMETIC: Final = RFLAGS.mask("CF", "PF", "AF", "ZF", "SF", "OF")
 _CC_OP_EFLAGS: Final = 1
 _CR: Final = OFF_CR >> 3
@@ -243,6 +247,13 @@ class Cpu:
         """GDTR: linear base, limit in bytes."""
         self.words[(OFF_GDT + 8) >> 3] = base
         self.halves[(OFF_GDT + 16) >> 2] = limit
+
+    def set_local_table(self, selector: int, base: VA, limit: int) -> None:
+        """LDTR with its hidden part; ``limit`` in bytes. Selector 0: there is none."""
+        self.halves[OFF_LDT >> 2] = selector
+        self.words[(OFF_LDT + 8) >> 3] = base
+        self.halves[(OFF_LDT + 16) >> 2] = limit
+        self.halves[(OFF_LDT + 20) >> 2] = _LOCAL_TABLE if selector else 0
 
     def attributes(self, segment: int) -> int:
         """High dword of the cached descriptor of a segment register."""

@@ -122,7 +122,8 @@ def _counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     np.add.at(types, pinned, 1)
     for domain in hv.domains.values():
         held = [t for t in (domain.table, domain.user_table) if t != NO_FRAME]
-        for mfn in (*held, *domain.gdt_frames, domain.shared_info, *domain.service_frames):
+        held += [*domain.gdt_frames, *domain.ldt_frames.values(), domain.shared_info]
+        for mfn in (*held, *domain.service_frames):
             refs[mfn] += 1
             types[mfn] += 1
     for mfn, writable in hv.grants.references():

@@ -1,9 +1,15 @@
-"""Segment descriptors of a guest: what it may have, where they are, and the GDT window.
+"""Segment descriptors of a guest: what it may have, where they are, the GDT and LDT window.
 
 The GDT of every domain lies at the same linear address, the start of the per-domain L4 slot: 14
 pages that the guest gave with ``set_gdt``, then the hypervisor's page with the flat segments of the
 ABI, then nothing. GDTR never changes. Pages not given show a page of zeros, whose descriptors are
 not present, so that loading one is #GP(selector) and not a #PF in the hypervisor's range.
+
+Behind it come the 16 pages of the LDT (``set_ldt``), which is memory of the guest's own: a page
+enters the window when a selector in it is used, and only then becomes a descriptor page. The CPU's
+fault in the window is how that is noticed (``ldt_fault``). All leave it, and are the guest's to
+write again, when the guest sets another LDT or loads another base pointer. (A Xen built with
+PV_LDT_PAGING also drops them when a read-only mapping of one goes; Debian's 4.17 is not.)
 
 Invariants: a frame in the window has type ``SEG_DESC``, so that no guest can write it; every
 descriptor in such a frame passed ``check_descriptor``; what passes has DPL 3 (code and data) or
@@ -33,7 +39,7 @@ from emu.descriptors import (
     SEGMENT_S,
     SYSTEM_SEGMENT,
 )
-from emu.paging import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_RW
+from emu.paging import PTE_A, PTE_D, PTE_MFN_MASK, PTE_NX, PTE_P, PTE_RW
 from emu.trap import GP, NP, SS
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA, is_canonical
 from hypervisor.abi import (
@@ -55,6 +61,14 @@ GDT_BASE: Final = VA(0xFFFF_0000_0000_0000 | PERDOMAIN_SLOT << 39)
 GDT_LIMIT: Final = 0xFFFF
 """All 16 pages; how many descriptors the guest announced makes no difference, as in Xen."""
 
+LDT_BASE: Final = VA(GDT_BASE + GDT_LIMIT + 1)
+"""Linear address of every domain's LDT."""
+MAX_LDT_ENTRIES: Final = 8192
+_LDT_SELECTOR: Final = FIRST_RESERVED_GDT_BYTE + 10 * 8
+"""What SLDT shows where there is an LDT: Xen's own descriptor of it."""
+_LDT_FIRST: Final = 16
+"""Number of the LDT's first page in the window."""
+
 _CALL_GATE: Final = 0xC
 
 RING3_CS64: Final = CODE64 << 32 | 0xFFFF
@@ -65,6 +79,7 @@ _PAGE: Final = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_NX
 _ZERO_PAGE: Final = PTE_P | PTE_A | PTE_NX
 _EINVAL: Final = -int(Errno.EINVAL)
 _SEG_DESC: Final = int(PageType.SEG_DESC)
+_TABLE_INDICATOR: Final = 4
 
 
 class SegmentFault(NamedTuple):
@@ -151,7 +166,12 @@ class Descriptors:
         self._entry(domain, FIRST_RESERVED_GDT_PAGE, self._flat, _PAGE)
 
     def drop(self, domain: Domain) -> None:
-        """Give back the references on the guest's descriptor pages."""
+        """Give back the references on all of the guest's descriptor pages."""
+        self._drop_gdt(domain)
+        self.drop_ldt(domain)
+        domain.ldt_entries = 0
+
+    def _drop_gdt(self, domain: Domain) -> None:
         frames, domain.gdt_frames, domain.gdt_entries = domain.gdt_frames, (), 0
         for page, mfn in enumerate(frames):
             self._entry(domain, page, self._zero, _ZERO_PAGE)
@@ -171,7 +191,7 @@ class Descriptors:
                     paging.put_ref(done)
                 return _EINVAL
             taken.append(MFN(mfn))
-        self.drop(domain)
+        self._drop_gdt(domain)
         domain.gdt_frames, domain.gdt_entries = tuple(taken), entries
         for page, frame in enumerate(taken):
             self._entry(domain, page, frame, _PAGE)
@@ -204,6 +224,66 @@ class Descriptors:
         self._hv.machine.coherence.wrote(frame)
         return True
 
+    # -- the LDT ---------------------------------------------------------------------------
+
+    def set_ldt(self, domain: Domain, base: VA, entries: int) -> None:
+        """The domain that runs has ``entries`` descriptors at its linear address ``base``."""
+        if not entries:
+            base = VA(0)
+        if (base, entries) == (domain.ldt_base, domain.ldt_entries):
+            return
+        self.drop_ldt(domain)
+        domain.ldt_base, domain.ldt_entries = base, entries
+        cpu = self._hv.machine.cpu
+        if entries:
+            cpu.set_local_table(_LDT_SELECTOR, LDT_BASE, entries * 8 - 1)
+        else:
+            cpu.set_local_table(0, VA(0), 0)
+
+    def drop_ldt(self, domain: Domain) -> None:
+        """Take the LDT's pages out of the window; those that are used again come back."""
+        frames, domain.ldt_frames = domain.ldt_frames, {}
+        for page, mfn in frames.items():
+            self._words[domain.window_l1 * ENTRIES + _LDT_FIRST + page] = 0
+            self._hv.paging.put_type(mfn, domain)
+            self._hv.paging.put_ref(mfn)
+        if frames:
+            self._hv.machine.coherence.flush()
+
+    def ldt_fault(self, domain: Domain, address: int, error: int) -> bool:
+        """The CPU did not find a descriptor in the window. True if that was dealt with.
+
+        Either the page is there now and the instruction can run again, or the guest has a fault at
+        the address in its own memory.
+        """
+        offset = address - LDT_BASE
+        if not 0 <= offset < domain.ldt_entries * 8:
+            return False
+        if not self._map_ldt(domain, offset >> PAGE_SHIFT):
+            traps = self._hv.traps
+            where = domain.ldt_base + offset
+            if is_canonical(where):
+                self._hv.machine.cpu.cr2 = where
+                traps.page_fault(domain, where, error)
+            else:
+                traps.exception(domain, GP, offset & 0xFFF8 | _TABLE_INDICATOR)
+        return True
+
+    def _map_ldt(self, domain: Domain, page: int) -> bool:
+        """Bring a page of the LDT into the window; False if the guest has no such page."""
+        if page in domain.ldt_frames:
+            return True
+        found = self._hv.paging.find_l1(domain, domain.ldt_base + (page << PAGE_SHIFT))
+        if found is None:
+            return False
+        entry = self._hv.paging.entry(found[0], found[1])
+        mfn = MFN((entry & PTE_MFN_MASK) >> PAGE_SHIFT)
+        if not entry & PTE_P or not self._take(domain, mfn):
+            return False
+        domain.ldt_frames[page] = mfn
+        self._entry(domain, _LDT_FIRST + page, mfn, _PAGE)
+        return True
+
     # -- lookups ---------------------------------------------------------------------------
 
     def find(self, domain: Domain, selector: int) -> int:
@@ -213,8 +293,11 @@ class Descriptors:
 
     def _place(self, domain: Domain, selector: int) -> int | None:
         """Index of the descriptor in machine memory's words."""
-        if selector & 4:
-            return None  # no domain has an LDT
+        if selector & _TABLE_INDICATOR:
+            page, index = selector >> 12, selector >> 3 & 511
+            if selector >> 3 >= domain.ldt_entries or not self._map_ldt(domain, page):
+                return None
+            return domain.ldt_frames[page] * ENTRIES + index
         page, index = selector >> 12, selector >> 3 & 511
         if page == FIRST_RESERVED_GDT_PAGE:
             return self._flat * ENTRIES + index

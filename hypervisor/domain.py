@@ -129,6 +129,8 @@ class Domain:
     ldt_entries: int = 0
     ldt_frames: dict[int, MFN] = field(default_factory=dict)
     """Pages of its LDT that are in the window, by number: those that were used."""
+    ldt_frames: dict[int, MFN] = field(default_factory=dict)
+    """Pages of its LDT that are in the window, by number: those that were used."""
     iopl: int = 0
     """Virtual I/O privilege level, 0..3."""
     cr0_ts: bool = False

@@ -72,6 +72,11 @@ _EBUSY: Final = -int(Errno.EBUSY)
 _EPERM: Final = -int(Errno.EPERM)
 
 
+def not_the_guests(va: int) -> bool:
+    """True for a linear address that no guest's data can have: not canonical, or Xen's own."""
+    return _NOT_THE_GUESTS <= va < HYPERVISOR_VIRT_END
+
+
 class Paging:
     """Validation, references and updates of page tables, over the frame table."""
 

@@ -215,6 +215,9 @@ class Traps:
                 and self._table_writes.emulate(domain, address, MFN(mfn))
             ):
                 return
+        elif not error & PF_U and self.descriptors.ldt_fault(domain, address, error):
+            # Not the guest's access: the CPU's own, to a descriptor.
+            return
         self.page_fault(domain, address, error)
 
     def page_fault(self, domain: Domain, address: int, error: int) -> None:

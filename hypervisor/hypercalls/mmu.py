@@ -22,10 +22,12 @@ from hypervisor.abi import (
     MmuUpdate,
     Uvmf,
 )
+from hypervisor.descriptors import MAX_LDT_ENTRIES
 from hypervisor.domain import NO_FRAME, Domain
 from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import FrameTable, PageType
 from hypervisor.hypercalls.registry import hypercall
+from hypervisor.paging import not_the_guests
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -297,6 +299,9 @@ def new_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2
     answer = hv.paging.get_table(mfn, PageType.L4, domain)
     if answer:
         return answer
+    if mfn != domain.table:
+        # Its pages are those that the new tables map at the LDT's address.
+        hv.traps.descriptors.drop_ldt(domain)
     old, domain.table = domain.table, MFN(mfn)
     hv.load_address_space(domain)
     hv.paging.put_table(old, domain)
@@ -363,11 +368,11 @@ def _flush_cache(_hv: "Hypervisor", domain: Domain, owner: Domain, _arg1: int, _
 def _set_ldt(hv: "Hypervisor", domain: Domain, owner: Domain, va: int, entries: int) -> int:
     if owner is not domain:
         return _EPERM
-    outside = HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END
-    if va & PAGE_MASK or outside or entries > 8192:
+    entries &= 0xFFFF_FFFF
+    if entries > MAX_LDT_ENTRIES or (entries and (va & PAGE_MASK or not_the_guests(va))):
         return _EINVAL
-    # An LDT with entries would have to be mapped and its descriptors checked: not offered yet.
-    return -int(Errno.EOPNOTSUPP) if entries else 0
+    hv.traps.descriptors.set_ldt(domain, VA(va), entries)
+    return 0
 
 
 def _own_data_page(frames: FrameTable, owner: Domain, mfn: int) -> bool:
