@@ -129,14 +129,10 @@ class Domain:
     ldt_entries: int = 0
     ldt_frames: dict[int, MFN] = field(default_factory=dict)
     """Pages of its LDT that are in the window, by number: those that were used."""
-    ldt_frames: dict[int, MFN] = field(default_factory=dict)
-    """Pages of its LDT that are in the window, by number: those that were used."""
     iopl: int = 0
     """Virtual I/O privilege level, 0..3."""
     cr0_ts: bool = False
     debug_registers: list[int] = field(default_factory=lambda: [0] * 8)
-    fs_base: int = 0
-    gs_base_user: int = 0
     vm_assist: int = 0
 
     # events and time
