@@ -90,7 +90,8 @@ class Screen:
         return self.out.is_terminal
 
     def raw(self, data: bytes) -> None:
-        """Bytes of a guest's console as they are."""
+        """Bytes of a guest's console as they are; no progress is drawn from then on."""
+        self.stop_progress()
         buffer = getattr(self._stream, "buffer", None)
         if buffer is None:  # a test's or a notebook's stream of text
             self._stream.write(data.decode("utf-8", "replace"))

@@ -39,6 +39,8 @@ STEP: Final = 5_000_000
 DEFAULT_LIMIT: Final = 3_000_000_000
 """Instructions of a whole run: about a minute of a busy guest, much more of one that waits for
 keys. Nothing runs for ever unless asked."""
+_QUIET: Final = 50_000_000
+"""Instructions, about a second, after which a single guest that printed nothing shows progress."""
 _MAX_VIOLATIONS: Final = 100
 
 
@@ -144,7 +146,7 @@ class Session:
     def _progress_text(self) -> str:
         hv = self.hv
         return (
-            f"{len(hv.domains)} domains  {hv.sharing.saved:,} frames saved  "
+            f"{len(hv.domains)} domain{'s' if len(hv.domains) != 1 else ''}  {hv.sharing.saved:,} frames saved  "
             f"{hv.sharing.cow_faults:,} faults  "
             f"{hv.machine.position:,} instructions"
         )
@@ -184,6 +186,7 @@ class Session:
                     before = self.hv.machine.position
                     self.finished = self.hv.run(step)
                     self._used += self.hv.machine.position - before
+                    self._show_that_it_runs()
                     if self.finished and self._typed():
                         self.finished = False
                     if self._attendant is not None and not self._attendant.attend():
@@ -192,6 +195,13 @@ class Session:
                 raise  # only what writes consoles and the trace does any input or output
             except Exception as error:  # noqa: BLE001 - whatever it is, it is a bug of ours
                 self.fail(error)
+
+    def _show_that_it_runs(self) -> None:
+        """Draw progress for a single guest that has run for long and printed nothing."""
+        console = self._joined[1]
+        if console is not None and not console.written and self._used >= _QUIET:
+            self.screen.start_progress()
+            self.screen.progress(self._progress_text)
 
     def _typed(self) -> bool:
         """Nothing can run: if that is because a guest waits for keys, wait for one."""

@@ -435,6 +435,15 @@ def test_a_terminal_gets_colours_and_progress():
     assert b"\x1b[3" not in plain
 
 
+def test_a_single_guest_that_prints_nothing_shows_progress(source):
+    shown, code = on_a_terminal("boot", source(cli_guests.LOOP), "--limit", "60M")
+    assert code == 4
+    assert b"1 domain  0 frames saved" in shown
+    assert shown.rstrip().endswith(b"was reached by d1 guest")
+    shown, _ = on_a_terminal("boot", source(cli_guests.SAYS_AND_LOOPS), "--limit", "60M")
+    assert b"frames saved" not in shown
+
+
 def test_keys_reach_the_only_guest(source):
     shown, code = on_a_terminal("boot", source(cli_guests.ECHO), typed=b"k")
     assert code == 0
