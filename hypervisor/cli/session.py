@@ -146,7 +146,8 @@ class Session:
     def _progress_text(self) -> str:
         hv = self.hv
         return (
-            f"{len(hv.domains)} domain{'s' if len(hv.domains) != 1 else ''}  {hv.sharing.saved:,} frames saved  "
+            f"{len(hv.domains)} domain{'s' if len(hv.domains) != 1 else ''}  "
+            f"{hv.sharing.saved:,} frames saved  "
             f"{hv.sharing.cow_faults:,} faults  "
             f"{hv.machine.position:,} instructions"
         )
