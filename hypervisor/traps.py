@@ -65,6 +65,7 @@ from emu.paging import (
     RFLAGS_VM,
 )
 from emu.trap import BP, DB, GP, HAS_ERROR_CODE, NM, OF, PF, UD, vector_name
+from emu.trap import SS as SS_FAULT
 from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA, mfn_of
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
@@ -82,6 +83,7 @@ from hypervisor.emulate import Emulator
 from hypervisor.errors import GuestFault, HypervisorError
 from hypervisor.frames import PageType
 from hypervisor.ptwr import TableWrites
+from hypervisor.stackfault import is_stack_fault
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -241,8 +243,11 @@ class Traps:
     def _exception(self, domain: Domain, vector: int, error: int) -> None:
         """A fault of the guest's that is not #PF: emulated if it is ours, else delivered."""
         if vector == GP:
-            if error == 0 and self.emulator.privileged(domain):
-                return
+            if error == 0:
+                if self.emulator.privileged(domain):
+                    return
+                if is_stack_fault(self._cpu, self.emulator.fetch(domain, 15), self._words[RIP]):
+                    vector = SS_FAULT
         elif vector == UD:
             if self.emulator.forced(domain):
                 return

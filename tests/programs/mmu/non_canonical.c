@@ -1,7 +1,7 @@
 // cowbird: description = addresses that are not canonical: #GP, not #PF; and those of Xen: #PF
 /*
  * Bits 63 to 47 of a linear address must be equal; otherwise there is no walk. An access through
- * RSP or RBP gives #SS on hardware (QEMU and Unicorn give #GP): that one is left out here.
+ * RSP or RBP is #SS on hardware, but #GP in QEMU: see traps/stack_fault.
  * Xen's own range is canonical: a page fault, whatever is mapped there.
  *
  * Source: Intel SDM 1, 3.3.7.1, and volume 2 (exceptions of MOV, CALL).
