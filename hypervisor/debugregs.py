@@ -1,7 +1,9 @@
 """A guest's virtual debug registers: what it may write, and what it reads.
 
-They are stored and checked; no breakpoint is armed in the real CPU (the engine fires execute
-breakpoints only, and a debugger owns those). Single steps (RFLAGS.TF) work, and set DR6.BS.
+They are stored and checked, but no breakpoint is armed in the real CPU: those that a guest enables
+never fire, neither execute breakpoints nor data ones (which the engine could not do at all). So
+that this is not silent, the domain's counter ``breakpoints_not_armed`` says how often it enabled
+some. Single steps (RFLAGS.TF) work, and set DR6.BS.
 
 Source: Intel SDM volume 3B, 18.2; Xen 4.17's errnos: -EPERM for what a guest must not set,
 -EINVAL for bits that do not exist, -ENODEV for a register that does not.
@@ -46,6 +48,8 @@ def set_debug_register(domain: Domain, number: int, value: int, extensions: bool
         and any(value >> at & 3 == _IO for at in range(16, 32, 4))
     ):
         return -int(Errno.EPERM)
+    if value & _DR7_ACTIVE:
+        domain.tally["breakpoints_not_armed"] += 1
     domain.debug_registers[7] = value
     return 0
 
