@@ -231,7 +231,10 @@ def test_an_interrupted_run(tmp_path: Path, number: int, code: int, word: str) -
     assert process.stdout is not None
     process.stdout.readline()  # the first has failed; the others are under way
     process.send_signal(number)
-    out, errors = process.communicate(timeout=60)
+    try:
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == code, errors
     assert "all as expected" not in out
     assert f"{word} after " in out
