@@ -4,9 +4,12 @@ import signal
 
 
 def pytest_configure() -> None:
-    """Ctrl-C works in what tests start, however the tests themselves were started.
+    """Signals reach what tests start, however the tests themselves were started.
 
-    A shell ignores SIGINT in what it puts in the background, and ignoring is inherited.
+    A shell ignores SIGINT in what it puts in the background, ``nohup`` SIGHUP, and that is
+    inherited.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)

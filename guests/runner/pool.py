@@ -14,9 +14,11 @@ what one of them started (each leads a process group of its own). SIGTERM and SI
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +41,8 @@ _ENDING: Final = tuple(
 )
 _SIGNALS: Final = (signal.SIGINT, *_ENDING)
 _POLL: Final = 0.2
+_PR_SET_PDEATHSIG: Final = 1
+"""linux/prctl.h"""
 """Seconds between two looks at the clock while nothing is reported."""
 
 
@@ -81,6 +85,9 @@ def _child(pipe: Connection, work: Work) -> None:
     for number in _ENDING:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    if sys.platform == "linux":
+        # A parent that is killed outright cannot end this process: the kernel does it then.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     try:
         pipe.send(work())
     finally:

@@ -101,3 +101,19 @@ def test_a_signal_ends_what_runs_too(number: signal.Signals) -> None:
 def test_many() -> None:
     found = [r.id for _, r in sorted(run_all([task(good, str(i)) for i in range(30)], jobs=4))]
     assert found == [str(i) for i in range(30)]
+
+
+def test_a_runner_that_is_killed_leaves_nothing_running() -> None:
+    reader, writer = os.pipe()
+    runner = os.fork()
+    if runner == 0:
+        try:
+            list(run_all([task(partial(tell_and_hang, writer), "a")], jobs=1))
+        finally:
+            os._exit(1)
+    os.close(writer)
+    with os.fdopen(reader) as said:
+        assert int(said.readline()) > 0
+        os.kill(runner, signal.SIGKILL)
+        os.waitpid(runner, 0)
+        assert said.read() == "", "who held the pipe is gone"
