@@ -41,9 +41,9 @@ _ENDING: Final = tuple(
 )
 _SIGNALS: Final = (signal.SIGINT, *_ENDING)
 _POLL: Final = 0.2
-_PR_SET_PDEATHSIG: Final = 1
-"""linux/prctl.h"""
 """Seconds between two looks at the clock while nothing is reported."""
+_PR_SET_PDEATHSIG: Final = 1
+"""From linux/prctl.h."""
 
 
 @dataclass(frozen=True, slots=True)
