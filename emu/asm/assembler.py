@@ -56,7 +56,15 @@ _WIDTH_OF = {
     ".quad": 8,
     ".8byte": 8,
 }
+_NATIVE = re.compile(
+    r"(?<![\w.$])(?:(xip)\b\s*(\+?)\s*|x(ax|bx|cx|dx|si|di|bp|sp)\b|(xword)\b)", re.IGNORECASE
+)
 _IGNORED = frozenset({".extern", ".type", ".size", ".file", ".ident", ".intel_syntax"})
+
+
+def _given(bits: int) -> dict[str, int]:
+    """Constants that every source has."""
+    return {"BITS": bits, "WORD": bits // 8}
 
 
 class Assembler:
@@ -70,7 +78,8 @@ class Assembler:
         include_dirs: Sequence[Path],
         defines: Mapping[str, int],
     ) -> None:
-        self._width = bits
+        self._width = self._bits = bits
+        self._given = frozenset(defines)
         self._include_dirs = tuple(include_dirs)
         self._source = source
         self._defined: dict[str, Origin] = {}
@@ -78,11 +87,11 @@ class Assembler:
         self._globals: dict[str, Origin] = {}
         self._unit = Unit(base)
         self._constants = self._unit.constants
-        self._constants.update(defines)
+        self._constants.update(_given(bits) | dict(defines))
         self._section = ".text"
         self._registers = register_names(bits)
         for name in defines:
-            if not _SYMBOL.match(name) or name.lower() in self._registers:
+            if not _SYMBOL.match(name) or name.lower() in self._registers or _NATIVE.fullmatch(name):
                 raise Origin(source.name, 0).error(f"{name!r} cannot be defined: not a symbol")
 
     def run(self) -> Program:
@@ -96,6 +105,10 @@ class Assembler:
         for name, origin in self._globals.items():
             if name not in self._defined and name not in self._constants:
                 raise origin.error(f"undefined symbol {name} (named in .global)")
+        for name, value in _given(self._bits).items():
+            # Folded wherever they were used; the program's own names are what a debugger wants.
+            if self._constants.get(name) == value and name not in self._given:
+                del self._constants[name]
         self._unit.global_names = frozenset(self._globals)
         return link(self._unit)
 
@@ -132,7 +145,7 @@ class Assembler:
         """Claim a name for a label or an expression that must wait for addresses."""
         if not _SYMBOL.match(name) or name == ".":
             raise origin.error(f"{name!r} cannot be a symbol")
-        if name.lower() in self._registers:
+        if name.lower() in self._registers or _NATIVE.fullmatch(name):
             raise origin.error(f"{name} is a register and cannot be a symbol")
         before = self._defined.get(name)
         if before is not None:
@@ -175,7 +188,7 @@ class Assembler:
             operation = operation.lower()
         if not _MNEMONIC.match(operation):
             raise origin.error(f"cannot read {statement.operation!r}")
-        arguments = split_arguments(rest)
+        arguments = split_arguments(self._with_width(rest))
         if any(not argument for argument in arguments):
             raise origin.error(f"an operand of {operation} is missing")
         if self._far_branch(operation, rest, origin):
@@ -189,6 +202,21 @@ class Assembler:
         operands = [parser.parse(argument, operation) for argument in arguments]
         template = make_template(prefix + operation, operands, self._width)
         self._add(Instruction(origin, template))
+
+    def _with_width(self, operands: str) -> str:
+        """Operands whose names for any width are those of the width of the code here."""
+        wide = self._width == 64
+
+        def name(match: re.Match[str]) -> str:
+            pointer, plus, register, _ = match.groups()
+            if pointer:
+                # 32-bit code has no addresses relative to eip, and needs none.
+                return f"rip {plus} " if wide else "" if plus else "eip"
+            if register:
+                return ("r" if wide else "e") + register
+            return "qword" if wide else "dword"
+
+        return _NATIVE.sub(name, operands) if "x" in operands.lower() else operands
 
     def _far_branch(self, operation: str, rest: str, origin: Origin) -> bool:
         """Add ``jmp selector:offset``; False if the instruction is no such thing."""
@@ -225,7 +253,7 @@ class Assembler:
     # Directives
 
     def _directive(self, operation: str, statement: Statement) -> None:
-        width = _WIDTH_OF.get(operation)
+        width = self._width // 8 if operation == ".xword" else _WIDTH_OF.get(operation)
         if width is not None:
             self._values(width, statement)
             return
