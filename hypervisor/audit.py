@@ -192,6 +192,9 @@ def _granted(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     table_owner = frames.owner_column[entries.table].astype(np.int64)
     privileged = [d.id for d in hv.domains.values() if d.privileged]
     foreign = (owner != table_owner) & (owner != DomId.COW) & ~np.isin(table_owner, privileged)
+    for manager in hv.domains.values():
+        if manager.targets:
+            foreign &= (table_owner != manager.id) | ~np.isin(owner, list(manager.targets))
     allowed = hv.grants.host_mappings()
     texts = []
     for i in np.flatnonzero(ok & foreign).tolist():

@@ -77,6 +77,9 @@ class Domain:
     max_pages: int
     console: "Console"
     privileged: bool = False
+    targets: frozenset[int] = frozenset()
+    """Domains whose memory it manages: it may name their frames and tables in memory calls, as a
+    privileged domain may everybody's (Xen's ``target``, which there is one domain)."""
     group: int = 0
     """Sharing group: frames are merged only within one."""
     width: int = 64

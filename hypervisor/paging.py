@@ -174,8 +174,17 @@ class Paging:
 
     # -- entries ---------------------------------------------------------------------------
 
-    def get_l1e(self, entry: int, domain: Domain, owner: int | None = None) -> int:
+    def get_l1e(
+        self,
+        entry: int,
+        domain: Domain,
+        owner: int | None = None,
+        manager: Domain | None = None,
+    ) -> int:
         """Take the references of an L1 entry; ``owner`` is whose frames may be mapped.
+
+        ``manager``: who asks, if it is not the domain itself: its whole group may then map what
+        one of them does.
 
         Returns 0; -EINVAL for illegal bits or a frame number of all ones; -EPERM for a frame that
         the machine does not have; -EBUSY if the frame is another's or is of another type.
@@ -191,7 +200,7 @@ class Paging:
             return _EPERM
         holder = frames.owner[mfn]
         if holder == _COW:
-            return self.sharing.map_again(MFN(mfn), bool(entry & PTE_RW), domain)
+            return self.sharing.map_again(MFN(mfn), bool(entry & PTE_RW), domain, manager)
         if holder != (domain.id if owner is None else owner):
             return _EBUSY
         if entry & PTE_RW:
@@ -359,10 +368,12 @@ class Paging:
         owner: int | None = None,
         preserve_ad: bool = False,
         va: VA | None = None,
+        manager: Domain | None = None,
     ) -> int:
         """Change one entry of a validated table of ``domain``.
 
-        ``owner``: whose frames an L1 entry may map, if not ``domain``'s. ``va``: the only address
+        ``owner``: whose frames an L1 entry may map, if not ``domain``'s. ``manager``: the domain
+        that asks, if it manages ``domain`` or the owner. ``va``: the only address
         in the current address space that the entry maps, where that is known: the flush is then
         of one page. Returns 0 or Xen's errno.
         """
@@ -378,7 +389,7 @@ class Paging:
                 if new & _L1_DISALLOWED:
                     return _EINVAL
             else:
-                answer = self.get_l1e(new, domain, owner)
+                answer = self.get_l1e(new, domain, owner, manager)
                 if answer:
                     return answer
                 words[at] = self._adjust(new, 1)

@@ -295,12 +295,15 @@ class Sharing:
         if saved > self.peak_saved:
             self.peak_saved = saved
 
-    def map_again(self, mfn: MFN, writable: bool, domain: Domain) -> int:
+    def map_again(
+        self, mfn: MFN, writable: bool, domain: Domain, manager: Domain | None = None
+    ) -> int:
         """An L1 entry is about to map a shared frame a further time.
 
-        Returns 0; -EBUSY if the entry is writable, or if the domain does not map the frame.
+        Returns 0; -EBUSY if the entry is writable, or if the domain does not map the frame, nor
+        does any other of the group of the ``manager`` that asks for it.
         """
-        if writable or mfn not in domain.shared:
+        if writable or not (mfn in domain.shared or self._group_maps(mfn, manager)):
             return _EBUSY
         self._count_up(mfn, domain)
         self._tally["mapped_again"] += 1
@@ -308,6 +311,13 @@ class Sharing:
         if self.notify is not None:
             self.notify("map_again", domain, mfn=mfn, count=self._frames.refs[mfn])
         return 0
+
+    def _group_maps(self, mfn: MFN, manager: Domain | None) -> bool:
+        """True if one of the domains that ``manager`` manages maps the shared frame."""
+        if manager is None:
+            return False
+        domains = self._paging.domains
+        return any(n in domains and mfn in domains[n].shared for n in manager.targets)
 
     def unmap(self, mfn: MFN, domain: Domain) -> None:
         """An entry that mapped a shared frame is gone; the last one frees the frame."""

@@ -1,7 +1,8 @@
 """Page-table hypercalls: ``update_va_mapping``, ``mmu_update``, ``mmuext_op``.
 
 They check their arguments here; what an update means is in ``hypervisor.paging``. All of them may
-name another domain's frames or tables, which only a privileged caller may do.
+name another domain's frames or tables, which only a privileged caller may do, or one whose target
+that domain is (``Domain.targets``: a memory manager and its group).
 
 Source: xen.h (MMU_*, MMUEXT_*, UVMF_*, DOMID_*).
 """
@@ -50,6 +51,8 @@ _TABLES_AT_ONCE: Final = 256
 _WORK_PER_REQUEST: Final = 2
 _WORK_PER_TABLE: Final = 128
 _VCPUS: Final = 1
+_OWN: Final = int(DomId.SELF)
+"""``mmu_update``'s last argument where nobody else is named."""
 _OWNERS: Final = (DomId.IO, DomId.XEN)
 """Owners of frames that are no domains."""
 
@@ -70,7 +73,7 @@ def foreign(hv: "Hypervisor", domain: Domain, domid: int) -> Domain | int:
     other = hv.domains.get(domid)
     if other is None or other.exit is not None:
         return _ESRCH
-    return other if domain.privileged else _EPERM
+    return other if domain.privileged or domid in domain.targets else _EPERM
 
 
 def _page_owner(hv: "Hypervisor", domain: Domain, domid: int) -> Domain | int:
@@ -132,8 +135,10 @@ def _update_va(
     if found is None:
         return _EINVAL
     table, index, only = found
+    page = VA(va) if only else None
+    manager = None if owner is None else domain
     answer = hv.paging.update_entry(
-        table, index, entry, domain, owner=owner, va=VA(va) if only else None
+        table, index, entry, domain, owner=owner, va=page, manager=manager
     )
     if flags and not answer:
         return flush_as_asked(hv, domain, VA(va), flags)
@@ -224,13 +229,24 @@ def mmu_update(
     if frames_of < 0:
         return frames_of
 
+    if tables is not domain and frames_of != tables.id and not domain.privileged:
+        return _EPERM  # a manager joins nobody's memory to a third one's, nor its own
+    manager = None if domid == _OWN else domain
+
     def apply(ptr: int, value: int) -> int:
-        return _one_update(hv, tables, frames_of, ptr, value)
+        return _one_update(hv, tables, frames_of, ptr, value, manager)
 
     return _batch(hv, domain, (reqs, count, done, domid), _UPDATE, apply)
 
 
-def _one_update(hv: "Hypervisor", tables: Domain, owner: int, ptr: int, value: int) -> int:
+def _one_update(
+    hv: "Hypervisor",
+    tables: Domain,
+    owner: int,
+    ptr: int,
+    value: int,
+    manager: Domain | None = None,
+) -> int:
     command = ptr & 7  # entries are 8 bytes, and so are the commands' bits
     if command > MmuUpdate.PT_UPDATE_NO_TRANSLATE:
         return _ENOSYS
@@ -255,6 +271,7 @@ def _one_update(hv: "Hypervisor", tables: Domain, owner: int, ptr: int, value: i
             tables,
             owner=owner,
             preserve_ad=command == MmuUpdate.PT_UPDATE_PRESERVE_AD,
+            manager=manager,
         )
     if frames.type_count[mfn] and frames.type[mfn] != PageType.WRITABLE:
         return _EINVAL

@@ -94,24 +94,30 @@ def share_all(hv: "Hypervisor", domain: Domain, pointers: list[int], avl: int) -
     share = hv.sharing.share
     statuses = []
     table = -1
+    holder = domain
     for pointer in pointers:
         mfn = pointer >> PAGE_SHIFT
-        if mfn != table and _is_l1_of(hv, domain, mfn):
-            # Sharing never changes what an L1 table is: looked at once for a run of its entries.
-            table = mfn
-            hv.machine.coherence.wrote(MFN(mfn))
+        if mfn != table:
+            found = _holder_of_l1(hv, domain, mfn)
+            if found is not None:
+                # Sharing never changes what an L1 table is: looked at once for a run of entries.
+                table, holder = mfn, found
+                hv.machine.coherence.wrote(MFN(mfn))
         if pointer & 7 or mfn != table:
             statuses.append(hv.sharing.refuse_argument(domain))
         else:
-            statuses.append(share(domain, MFN(table), (pointer & PAGE_MASK) >> 3, avl))
+            statuses.append(share(holder, MFN(table), (pointer & PAGE_MASK) >> 3, avl))
     return statuses
 
 
-def _is_l1_of(hv: "Hypervisor", domain: Domain, mfn: int) -> bool:
+def _holder_of_l1(hv: "Hypervisor", domain: Domain, mfn: int) -> Domain | None:
+    """Whose L1 table the frame is, if it is the caller's or a domain's that it manages."""
     frames = hv.frames
-    return (
-        mfn < frames.total
-        and frames.owner[mfn] == domain.id
-        and frames.type[mfn] == PageType.L1
-        and bool(frames.flags[mfn] & VALIDATED)
-    )
+    if mfn >= frames.total or frames.type[mfn] != PageType.L1:
+        return None
+    if not frames.flags[mfn] & VALIDATED:
+        return None
+    owner = frames.owner[mfn]
+    if owner == domain.id:
+        return domain
+    return hv.domains.get(owner) if owner in domain.targets else None
