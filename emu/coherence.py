@@ -39,6 +39,9 @@ class Coherence:
         self.pending = False
         self.flushes = 0
         self.page_flushes = 0
+        self.followers: list[set[int]] = []
+        """Sets to which every written frame is added, at the latest when it is settled: for who
+        wants to know what changed without looking at all of memory."""
 
     def flush(self) -> None:
         """Any translation may have lost rights: forget all of them before the guest goes on."""
@@ -54,6 +57,11 @@ class Coherence:
         """The host wrote into frame ``mfn``; code translated from it must go."""
         self._written.add(mfn)
         self.pending = True
+
+    @property
+    def unsettled(self) -> frozenset[int]:
+        """Frames that were written and are not settled yet."""
+        return frozenset(self._written)
 
     def settle(self) -> None:
         """Make all of the above true; the guest may run afterwards."""
@@ -74,6 +82,8 @@ class Coherence:
     def _drop_code(self) -> None:
         """Drop the code of the written frames; neighbours by one call, as a batch leaves them."""
         engine, written = self._engine, self._written
+        for follower in self.followers:
+            follower |= written
         if len(written) == 1:
             (mfn,) = written
             engine.wrote(mfn << PAGE_SHIFT, (mfn + 1) << PAGE_SHIFT)

@@ -100,7 +100,8 @@ class Sharing:
         """Entries that map shared frames, in all domains."""
         self.peak_saved = 0
         self.notify: Callable[..., None] | None = None
-        """Called as ``notify(kind, domain, **details)`` for share, map_again, drop, free."""
+        """Called as ``notify(kind, domain, **details)`` for share, again, refuse, map_again and
+        drop; a drop that leaves the count at 0 frees the frame."""
         self.dropping = "update"
         """Why references go away just now: ``update`` or ``teardown``."""
 
@@ -145,6 +146,8 @@ class Sharing:
             words[at] = (entry & ~PTE_AVL) | avl
             self._tally["again"] += 1
             domain.tally["again"] += 1
+            if self.notify is not None:
+                self.notify("again", domain, mfn=mfn, table=table, index=index)
             return ENTERED if self.settings.opaque else MERGED
         if owner != domain.id or not frames.flags[mfn] & ALLOCATED or entry & GRANT:
             return self._refuse(domain, "not_owned", _EPERM)
@@ -186,7 +189,16 @@ class Sharing:
             frames.type_count[mfn] = 0
             frames.release(mfn, dirty=contents != _ZERO)
         if self.notify is not None:
-            self.notify("share", domain, status=answer, mfn=target, old=mfn, key=key)
+            self.notify(
+                "share",
+                domain,
+                status=answer,
+                mfn=target,
+                old=mfn,
+                key=key,
+                table=table,
+                index=index,
+            )
         return ENTERED if self.settings.opaque else answer
 
     def refuse_argument(self, domain: Domain) -> int:

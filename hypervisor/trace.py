@@ -1,28 +1,48 @@
 """A run as JSON lines: one object per event, in order, nothing of the host in it.
 
-Every line has ``position`` (guest instructions started on the machine), ``seq`` (0, 1, 2...),
-``domain`` (id, or null for the machine) and ``event``; the rest depends on the event. Numbers are
-decimal; frames are MFNs. The same guests, arguments and seed give the same lines, byte for byte.
+The first line is ``{"trace": "cowbird", "version": 1, ...}``. Every other line has ``position``
+(guest instructions started on the machine), ``seq`` (0, 1, 2...), ``domain`` (id, or null for the
+machine) and ``event``; the rest depends on the event. Numbers are decimal; frames are MFNs. The
+same guests, arguments and seed give the same lines, byte for byte.
+
+With ``frames`` the first line also has ``frames``, the number of frames of the machine, and a line
+may have ``frames`` and ``entries``: what changed in the frame table and in the page tables up to
+this event, its own effect included, as ``hypervisor.framelog`` codes it.
+
+The schema is ``hypervisor/schema/trace-1.json``. A later version may add events and keys under the
+same number, and a reader passes over those that it does not know; a key that changes its meaning or
+goes away raises ``TRACE_VERSION``.
 """
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from hypervisor.domain import Domain
+from hypervisor.framelog import FrameLog
 from hypervisor.hypervisor import Hypervisor
 
-TRACE_VERSION = 1
+TRACE_VERSION: Final = 1
 
 
 class Tracer:
-    """Listens to a hypervisor and writes each event with ``write`` (one line, newline included)."""
+    """Listens to a hypervisor and writes each event with ``write`` (one line, newline included).
 
-    def __init__(self, hv: Hypervisor, write: Callable[[str], object]) -> None:
+    ``frames``: also what changes in the frame table and the page tables. Make it before the first
+    domain.
+    """
+
+    def __init__(
+        self, hv: Hypervisor, write: Callable[[str], object], *, frames: bool = False
+    ) -> None:
         self._hv = hv
         self._write = write
+        self._log = FrameLog(hv) if frames else None
         self.events = 0
-        write(json.dumps({"trace": "cowbird", "version": TRACE_VERSION}) + "\n")
+        header: dict[str, Any] = {"trace": "cowbird", "version": TRACE_VERSION}
+        if frames:
+            header["frames"] = hv.frames.total
+        write(json.dumps(header) + "\n")
         hv.listen(self._happened)
 
     def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
@@ -33,5 +53,7 @@ class Tracer:
             "event": kind,
             **details,
         }
+        if self._log is not None:
+            line |= self._log.take()
         self.events += 1
         self._write(json.dumps(line, separators=(",", ":")) + "\n")

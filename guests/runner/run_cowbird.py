@@ -143,7 +143,7 @@ def _attempt(
 ) -> Result:
     run = _make(program, images)
     if trace is not None:
-        Tracer(run.hv, trace)
+        Tracer(run.hv, trace, frames=True)
         run.watch_faults()
     run.run(limit)
     domains = []

@@ -24,8 +24,9 @@ def boot(options: GuestOptions) -> int:
     logs.set_up(options.log)
     screen = Screen(taken=options.output_taken)
     files = options.load()
-    with outputs(options.trace, options.json_, files.inputs()) as out:
-        session = Session(options.settings(), options.limit, screen, out.trace)
+    frames = options.trace_frames
+    with outputs(options.trace, options.json_, files.inputs(), trace_frames=frames) as out:
+        session = Session(options.settings(), options.limit, screen, out.trace, frames)
         files.add_to(session, interactive=True)
         out.begin()
         if options.several:

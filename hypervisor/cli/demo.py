@@ -129,6 +129,7 @@ def demo(
     limit: int,
     audit: bool,
     trace: str | None,
+    trace_frames: bool,
     json_: str | None,
     log: tuple[str, ...],
 ) -> int:
@@ -142,8 +143,8 @@ def demo(
     source = find_source(GUEST)
     modules = choose_modules(Path(sysconfig.get_paths()["stdlib"]), DOMAINS)
     settings = Settings(machine_memory=machine_memory, seed=seed, slice=slice_, audit=audit)
-    with outputs(trace, json_) as out:
-        session = Session(settings, limit, screen, out.trace)
+    with outputs(trace, json_, trace_frames=trace_frames) as out:
+        session = Session(settings, limit, screen, out.trace, out.trace_frames)
         meeting = _Meeting(session)
         pages: list[bytes] = []
         for module in modules:

@@ -88,6 +88,7 @@ class GuestOptions:
     limit: int
     audit: bool
     trace: str | None
+    trace_frames: bool
     json_: str | None
     log: tuple[str, ...]
 

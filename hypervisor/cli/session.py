@@ -47,7 +47,8 @@ _MAX_VIOLATIONS: Final = 100
 class Session:
     """A machine and what watches it.
 
-    ``limit`` bounds guest instructions, 0 for none. ``trace`` writes a line of the trace.
+    ``limit`` bounds guest instructions, 0 for none. ``trace`` writes a line of the trace,
+    ``trace_frames`` puts the changes of frames into it.
 
     Raises:
         MachineError: no machine of that size can be had.
@@ -60,6 +61,7 @@ class Session:
         limit: int,
         screen: Screen,
         trace: Callable[[str], object] | None = None,
+        trace_frames: bool = False,
     ) -> None:
         self.limit = limit
         self.screen = screen
@@ -76,7 +78,7 @@ class Session:
         self._attendant: Attendant | None = None
         self._starved = False
         if trace is not None:
-            Tracer(self.hv, trace)
+            Tracer(self.hv, trace, frames=trace_frames)
         logs.follow(self.hv)
         self.hv.listen(self._happened)
 
