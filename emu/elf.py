@@ -1,8 +1,8 @@
 """Writes an assembled program as a static ELF executable that gdb, readelf and a loader accept.
 
 The file has one PT_LOAD per run of sections with equal rights (text R+X, rodata R, data and bss
-R+W), one PT_NOTE for all notes, and a section table with symbols. File offsets are congruent to
-addresses modulo the page size. There is no line information.
+R+W), one PT_NOTE for all notes, and a section table with symbols and line information (DWARF, see
+``emu.asm.dwarf``). File offsets are congruent to addresses modulo the page size.
 
 Source: System V ABI (generic, chapters 4 and 5) and its x86-64 and i386 supplements. What a note
 means is the caller's business: this module only lays it out.
@@ -12,6 +12,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from emu.asm.dwarf import debug_sections
 from emu.asm.program import Program, Section, SectionFlags
 from emu.errors import ImageError
 from emu.units import PAGE_SIZE
@@ -166,6 +167,9 @@ def write_elf(
         out += data
     out[kind.header.size : kind.header.size + len(table)] = table
     _add_symbols(program, kind, headers, out)
+    for name, data in debug_sections(program, bits).items():
+        headers.append(_SectionHeader(name, SHT_PROGBITS, offset=len(out), size=len(data)))
+        out += data
     return _finish(program, kind, headers, count, out)
 
 
