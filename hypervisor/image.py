@@ -25,7 +25,7 @@ BSD_SYMTAB is reported but no symbol table is loaded behind the image.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 from pathlib import Path
 
@@ -125,6 +125,8 @@ class KernelImage:
     """What it says about itself, by ElfNote name, for a person to read."""
     symbols: Mapping[str, VA]
     """Its symbol table; empty if the file was stripped. Of equal names a global one wins."""
+    elf: bytes = field(default=b"", repr=False, compare=False)
+    """The file, unpacked: for debuggers, which want its line information."""
 
 
 def load_image(path: Path) -> KernelImage:
@@ -341,4 +343,5 @@ def build_image(elf: ElfFile, name: str) -> KernelImage:
         required_features=required,
         notes=notes,
         symbols=read_symbols(elf),
+        elf=elf.data,
     )
