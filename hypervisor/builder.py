@@ -251,7 +251,7 @@ def build_domain(
         raise DomainError(f"{name}: needs {needed:,} frames of 4 KiB, {hv.frames.free:,} are free")
 
     domain = hv.create_domain(name, where.pages, console)
-    domain.symbols = Symbols(image.symbols)
+    domain.symbols = Symbols(image.symbols, image.elf)
     domain.privileged = privileged
     mfns = _allocate(hv, domain, where.pages)
     _load(hv, image, mfns)
