@@ -1,8 +1,8 @@
-"""Grant tables, version 1: how a domain lets another map or copy a frame of its own.
+"""Grants: how a domain lets another map or copy a frame of its own.
 
-A domain's grant table lies in frames that it maps and writes itself: entry n says who may use
-which frame (``grant_entry_v1``). Whoever uses it is counted here (``Active``), and as long as
-anybody does, the bits GTF_reading and GTF_writing stand in the entry, so that the owner knows.
+A domain's grant table (``granttable``) says who may use which frame. Whoever uses it is counted
+here (``Active``), and as long as anybody does, the bits GTF_reading and GTF_writing stand in the
+entry or its status word, so that the owner knows.
 
 Invariants:
 
@@ -16,40 +16,42 @@ Invariants:
 - What is mapped may outlive its owner: the frame goes when the last mapping does.
 - Shared frames (``DomId.COW``) cannot be granted, since they belong to nobody who could; a mapped
   frame cannot be shared, since it has other references.
+- Part of a frame and a grant passed on (version 2) can be copied and never mapped. Only one step
+  is followed of those passed on, so that nothing recurses.
 
 Every value in an entry is a claim, looked at once. Results are GNTST_*; nothing is changed on a
 failure except that the bits in the owner's entry may be cleared, as by Xen.
 
-Version 2 does not exist here: see ``hypercalls.grant``.
-
 Source: xen/grant_table.h; the order of checks and their statuses are those of Xen 4.17.
 """
 
-import struct
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from emu.paging import PTE_A, PTE_D, PTE_G, PTE_MFN_MASK, PTE_NX, PTE_P, PTE_RW, PTE_US
-from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
-from hypervisor.abi import DomId, GntMap, GntSt, Gtf
+from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA
+from hypervisor.abi import GntMap, GntSt, Gtf
 from hypervisor.domain import Domain
-from hypervisor.errors import OutOfFrames
-from hypervisor.frames import VALIDATED, XEN_HEAP, PageType
+from hypervisor.frames import VALIDATED, PageType
+from hypervisor.granttable import (
+    DEVICE_R,
+    DEVICE_W,
+    HOST_R,
+    HOST_W,
+    Active,
+    Entry,
+    GrantTable,
+    Mapping,
+)
 from hypervisor.paging import GRANT, GUEST_KERNEL
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
-MAX_GRANT_FRAMES: Final = 64
-"""Frames of one domain's table, Xen's default."""
 MAX_MAPPINGS: Final = 1 << 16
 """Mappings that one domain may have; Xen's default is four times as many."""
-ENTRIES_PER_FRAME: Final = PAGE_SIZE // 8
-_ENTRY: Final = struct.Struct("<HHI")
-_FLAGS: Final = struct.Struct("<H")
-_TOOLSTACK: Final = 0
 _MAX_PIN: Final = 0x80
 """Users of one kind of one entry, beyond which no more are let in."""
 
@@ -67,59 +69,31 @@ _AVL_FROM: Final = 16
 _SAME: Final = PTE_P | PTE_RW | PTE_MFN_MASK
 _WRITABLE: Final = int(PageType.WRITABLE)
 
-HOST_W, HOST_R, DEVICE_W, DEVICE_R = range(4)
-
-
-@dataclass(slots=True)
-class Active:
-    """An entry in use: by whom, of which frame, and how often in each of four ways."""
-
-    domid: int
-    mfn: MFN
-    pins: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
-
-    @property
-    def written(self) -> bool:
-        """True if somebody may write the frame."""
-        return self.pins[HOST_W] + self.pins[DEVICE_W] > 0
-
-
-@dataclass(slots=True)
-class Mapping:
-    """What a handle stands for; ``flags`` (GNTMAP_*) lose ``host_map`` and ``device_map``."""
-
-    table: "GrantTable"
-    ref: int
-    active: Active
-    flags: int
-
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A granted frame in the hypervisor's own hands, until ``Grants.release``."""
+    """A granted frame in the hypervisor's own hands, until ``Grants.release``.
 
-    table: "GrantTable"
+    ``start`` and ``length``: which bytes of it were granted. ``inner``: the hold of the grant that
+    this one passed on, which keeps the references; 0 for none.
+    """
+
+    table: GrantTable
     ref: int
     active: Active
     mfn: MFN
     readonly: bool
-
-
-@dataclass(slots=True)
-class GrantTable:
-    """One domain's table and its own mappings of others' frames."""
-
-    owner: Domain
-    frames: list[MFN] = field(default_factory=list)
-    active: dict[int, Active] = field(default_factory=dict)
-    mappings: dict[int, Mapping] = field(default_factory=dict)
-    free_handles: deque[int] = field(default_factory=deque)
-    next_handle: int = 0
+    inner: int = 0
 
     @property
-    def entries(self) -> int:
-        """How many references there are."""
-        return max(1, len(self.frames)) * ENTRIES_PER_FRAME
+    def start(self) -> int:
+        """First byte that was granted."""
+        return self.active.start
+
+    @property
+    def length(self) -> int:
+        """How many bytes were granted."""
+        return self.active.length
 
 
 class Grants:
@@ -129,8 +103,6 @@ class Grants:
         self._hv = hv
         self._paging = hv.paging
         self._frames = hv.frames
-        self._bytes = hv.machine.memory.bytes
-        self._coherence = hv.machine.coherence
         self._tables: dict[int, GrantTable] = {}
         self._holds: dict[int, Hold] = {}
         self._next_hold = 0
@@ -141,35 +113,16 @@ class Grants:
         """A domain's table; it has one frame from its first use on, memory permitting."""
         table = self._tables.get(domain.id)
         if table is None:
-            table = self._tables[domain.id] = GrantTable(domain)
-        if not table.frames and self.grow(table, 1):
-            self._reserve(table)
+            machine = self._hv.machine
+            table = GrantTable(domain, machine.memory, machine.coherence, self._frames)
+            self._tables[domain.id] = table
+        if not table.frames:
+            table.grow(1)
         return table
 
-    def _reserve(self, table: GrantTable) -> None:
-        """Grant domain 0 the rings of console (entry 0) and XenStore (1), as a toolstack does."""
-        for ref, mfn in enumerate(reversed(table.owner.service_frames)):
-            at = self._at(table, ref)
-            _ENTRY.pack_into(self._bytes, at, int(Gtf.permit_access), _TOOLSTACK, mfn)
-
-    def grow(self, table: GrantTable, count: int) -> bool:
-        """Give a table ``count`` frames, at most ``MAX_GRANT_FRAMES``. False: out of memory."""
-        frames = self._frames
-        missing = count - len(table.frames)
-        if missing <= 0:
-            return True
-        try:
-            fresh = frames.allocate_many(missing, DomId.XEN, 0)
-        except OutOfFrames:
-            return False
-        for mfn in fresh:
-            # Like shared_info: the domain may map it, and it never becomes a page table.
-            frames.owner[mfn] = table.owner.id
-            frames.flags[mfn] = XEN_HEAP
-            frames.type[mfn] = _WRITABLE
-            frames.type_count[mfn] = frames.refs[mfn] = 1
-        table.frames.extend(fresh)
-        return True
+    def set_version(self, domain: Domain, version: int) -> int:
+        """Switch a domain's table to version 1 or 2; see ``GrantTable.set_version``."""
+        return self.table(domain).set_version(version, self._paging)
 
     def release_mappings(self, domain: Domain) -> None:
         """A domain ends: its handles go. The entries go with its page tables, and their
@@ -189,31 +142,8 @@ class Grants:
     def drop_table(self, domain: Domain) -> None:
         """A domain ends: its own table goes; what others map of its frames stays mapped."""
         table = self._tables.pop(domain.id, None)
-        if table is None:
-            return
-        for mfn in table.frames:
-            self._frames.flags[mfn] = 0
-            domain.pages += 1  # it never counted, and now goes like those that do
-            self._paging.put_table(mfn, domain)
-        table.frames = []
-
-    # -- entries ---------------------------------------------------------------------------
-
-    def _at(self, table: GrantTable, ref: int) -> int:
-        frame = table.frames[ref // ENTRIES_PER_FRAME]
-        return (frame << PAGE_SHIFT) + ref % ENTRIES_PER_FRAME * _ENTRY.size
-
-    def _entry(self, table: GrantTable, ref: int) -> tuple[int, int, int]:
-        """(flags, domid, frame) as they stand in the owner's memory."""
-        if not table.frames:
-            return (0, 0, 0)
-        flags, domid, frame = _ENTRY.unpack_from(self._bytes, self._at(table, ref))
-        return flags, domid, frame
-
-    def _set_flags(self, table: GrantTable, ref: int, flags: int) -> None:
-        at = self._at(table, ref)
-        _FLAGS.pack_into(self._bytes, at, flags)
-        self._coherence.wrote(MFN(at >> PAGE_SHIFT))
+        if table is not None:
+            table.drop(self._paging)
 
     def swap(self, domain: Domain, a: int, b: int) -> int:
         """Exchange two entries that nobody uses."""
@@ -224,11 +154,7 @@ class Grants:
             return _OKAY
         if a in table.active or b in table.active:
             return int(GntSt.eagain)
-        first, second = self._entry(table, a), self._entry(table, b)
-        if table.frames:
-            for ref, values in ((a, second), (b, first)):
-                _ENTRY.pack_into(self._bytes, self._at(table, ref), *values)
-                self._coherence.wrote(MFN(self._at(table, ref) >> PAGE_SHIFT))
+        table.exchange(a, b)
         return _OKAY
 
     # -- use of an entry -------------------------------------------------------------------
@@ -247,21 +173,34 @@ class Grants:
         if active is not None:
             if active.domid != user or any(pin >= _MAX_PIN for pin in active.pins):
                 return _GENERAL
+            if mapping and active.copy_only:
+                return _GENERAL
             if readonly or active.written:
                 return active
-        flags, domid, frame = self._entry(table, ref)
-        kind = flags & (Gtf.type_mask | Gtf.sub_page if mapping else Gtf.type_mask)
-        if active is None and (kind != Gtf.permit_access or domid != user):
+        entry = table.entry(ref)
+        if active is None and not self._grants(table, entry, user, mapping):
             return _GENERAL
-        if not readonly and flags & Gtf.readonly:
+        if not readonly and entry.flags & Gtf.readonly:
             return _GENERAL
-        self._set_flags(table, ref, flags | _READING | (0 if readonly else _WRITING))
+        table.mark(ref, _READING if readonly else _READING | _WRITING)
         if active is None:
-            active = table.active[ref] = Active(user, MFN(frame))
-            if not self._frames.exists(frame) or self._frames.owner[frame] != table.owner.id:
+            active = table.active[ref] = Active(
+                user, MFN(entry.frame), entry.start, entry.length, entry.partial
+            )
+            if not self._frames.exists(active.mfn) or (
+                self._frames.owner[active.mfn] != table.owner.id
+            ):
                 self._settle(table, ref, active, readonly)
                 return _BAD_PAGE
         return active
+
+    @staticmethod
+    def _grants(table: GrantTable, entry: Entry, user: int, mapping: bool) -> bool:
+        """True if an entry that nobody uses grants ``user`` a frame of its owner's."""
+        kind = entry.flags & Gtf.type_mask
+        if mapping and entry.flags & Gtf.sub_page:
+            return False
+        return kind == Gtf.permit_access and entry.domid == user
 
     def _settle(self, table: GrantTable, ref: int, active: Active, readonly: bool) -> None:
         """After a pin went, or was not taken: clear the bits that nobody justifies any more."""
@@ -271,8 +210,8 @@ class Grants:
         if not any(active.pins):
             clear |= _READING
             table.active.pop(ref, None)
-        if clear and table.frames:
-            self._set_flags(table, ref, self._entry(table, ref)[0] & ~clear)
+        if clear:
+            table.mark(ref, clear=clear)
 
     def _unpin(self, mapping: Mapping, way: int) -> None:
         mapping.active.pins[way] -= 1
@@ -301,27 +240,81 @@ class Grants:
         Returns (GNTST_okay, key), for ``held`` and ``release``, or (status, 0).
         """
         table = self.table(owner)
+        if table.passes_on(ref):
+            return self._hold_passed_on(table, ref, user, readonly)
+        return self._hold(table, ref, user, readonly)
+
+    def _hold(self, table: GrantTable, ref: int, user: int, readonly: bool) -> tuple[int, int]:
         active = self._look(table, ref, user, readonly, mapping=False)
         if isinstance(active, int):
             return active, 0
-        if not self._get(active.mfn, readonly, owner):
+        if not self._get(active.mfn, readonly, table.owner):
             self._settle(table, ref, active, readonly)
             return _GENERAL, 0
-        active.pins[HOST_R if readonly else HOST_W] += 1
+        return _OKAY, self._keep(Hold(table, ref, active, active.mfn, readonly))
+
+    def _keep(self, hold: Hold) -> int:
+        hold.active.pins[HOST_R if hold.readonly else HOST_W] += 1
         self._next_hold += 1
-        self._holds[self._next_hold] = Hold(table, ref, active, active.mfn, readonly)
-        return _OKAY, self._next_hold
+        self._holds[self._next_hold] = hold
+        return self._next_hold
+
+    def _hold_passed_on(
+        self, table: GrantTable, ref: int, user: int, readonly: bool
+    ) -> tuple[int, int]:
+        """Hold what a third domain grants to ``table``'s owner, which passes it on to ``user``.
+
+        Whoever changes such an entry while it is in use gets no more out of it: Xen would try
+        again for ever.
+        """
+        entry, active = table.entry(ref), table.active.get(ref)
+        if active is not None:
+            if active.domid != user or any(pin >= _MAX_PIN for pin in active.pins):
+                return _GENERAL, 0
+        elif entry.domid != user:
+            return _GENERAL, 0
+        if not readonly and entry.flags & Gtf.readonly:
+            return _GENERAL, 0
+        third = self._hv.domains.get(entry.via_domain)
+        if third is None or third.exit is not None or third is table.owner:
+            return _GENERAL, 0
+        inner_table = self.table(third)
+        status, key = self._hold(inner_table, entry.via_ref, table.owner.id, readonly)
+        if status:
+            return status, 0
+        inner = self._holds[key]
+        if active is None:
+            active = Active(user, inner.mfn, inner.start, inner.length, copy_only=True)
+            table.active[ref] = active
+        elif (active.mfn, active.start, active.length, active.copy_only) != (
+            inner.mfn,
+            inner.start,
+            inner.length,
+            True,
+        ):
+            self.release(key)
+            return _GENERAL, 0
+        table.mark(ref, _READING if readonly else _READING | _WRITING)
+        return _OKAY, self._keep(Hold(table, ref, active, inner.mfn, readonly, key))
 
     def held(self, key: int) -> MFN:
         """The frame of a hold."""
         return self._holds[key].mfn
 
+    def part(self, key: int) -> tuple[int, int]:
+        """Which bytes of the frame a hold allows: the first, and how many."""
+        hold = self._holds[key]
+        return hold.start, hold.length
+
     def release(self, key: int) -> None:
         """End a hold."""
         hold = self._holds.pop(key)
-        self._put(hold.mfn, hold.readonly, hold.table.owner)
+        if not hold.inner:
+            self._put(hold.mfn, hold.readonly, hold.table.owner)
         hold.active.pins[HOST_R if hold.readonly else HOST_W] -= 1
         self._settle(hold.table, hold.ref, hold.active, hold.readonly)
+        if hold.inner:
+            self.release(hold.inner)
 
     # -- mapping ---------------------------------------------------------------------------
 
@@ -462,13 +455,14 @@ class Grants:
         """For the audit: frames that are referred to by more than page-table entries, once for
         each reference, and whether it is a ``WRITABLE`` one too."""
         for table in self._tables.values():
-            for mfn in table.frames:
+            for mfn in table.all_frames:
                 yield mfn, True
             for mapping in table.mappings.values():
                 if mapping.flags & _DEVICE:
                     yield mapping.active.mfn, not mapping.flags & _READONLY
         for hold in self._holds.values():
-            yield hold.mfn, not hold.readonly
+            if not hold.inner:
+                yield hold.mfn, not hold.readonly
 
     def host_mappings(self) -> "Counter[tuple[int, int, bool]]":
         """For the audit: how many entries may map what: (mapper, MFN, writable)."""

@@ -286,6 +286,53 @@ class GrantEntryV1(Record):
     frame: U32
 
 
+@record("grant_entry_header", "grant_table.h")
+class GrantEntryHeader(Record):
+    """What all forms of a version 2 entry begin with."""
+
+    flags: U16  # Gtf
+    domid: Domid
+
+
+@record("", "grant_table.h")
+class GrantFullPage(Record):
+    """A whole frame; ``frame`` is an MFN."""
+
+    hdr: GrantEntryHeader
+    pad0: U32
+    frame: U64
+
+
+@record("", "grant_table.h")
+class GrantSubPage(Record):
+    """Part of a frame, for copies only; ``page_off`` and ``length`` in bytes."""
+
+    hdr: GrantEntryHeader
+    page_off: U16
+    length: U16
+    frame: U64
+
+
+@record("", "grant_table.h")
+class GrantTransitive(Record):
+    """What another domain granted to the owner, passed on."""
+
+    hdr: GrantEntryHeader
+    trans_domid: Domid
+    pad0: U16
+    gref: U32
+
+
+@record("grant_entry_v2", "grant_table.h")
+class GrantEntryV2(RecordUnion):
+    """One entry of a version 2 grant table."""
+
+    hdr: GrantEntryHeader
+    full_page: GrantFullPage
+    sub_page: GrantSubPage
+    transitive: GrantTransitive
+
+
 @record("xencons_interface", "io/console.h")
 class XenconsInterface(Record):
     """The console page. Indices run freely; a ring's index is taken modulo its size."""

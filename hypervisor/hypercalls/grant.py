@@ -1,9 +1,8 @@
-"""``grant_table_op``: the calls of grant tables version 1. What they mean is in ``grants``.
+"""``grant_table_op``: the calls of grant tables. What they mean is in ``grants``.
 
 Each takes an array of requests; a request that fails has its status in it and does not stop the
 others. Only a request that cannot be read, or whose status cannot be written, ends the call, with
--EFAULT. Version 2 is not offered: ``set_version`` answers as a Xen that was told so
-(``gnttab=max-ver:1``), and there are no status frames. ``transfer`` refuses every request.
+-EFAULT. ``transfer`` refuses every request.
 
 Source: xen/grant_table.h; order of checks and errnos are those of Xen 4.17.
 """
@@ -45,14 +44,13 @@ from hypervisor.abi import (
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import PageType
-from hypervisor.grants import MAX_GRANT_FRAMES
+from hypervisor.granttable import MAX_GRANT_FRAMES, MAX_VERSION
 from hypervisor.hypercalls.mmu import foreign
 from hypervisor.hypercalls.registry import hypercall
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
-VERSION: Final = 1
 _COMMAND: Final = 0xFFF
 """Bits of the command; those above carry a continuation of ``cache_flush``."""
 _AT_ONCE: Final = 256
@@ -120,18 +118,25 @@ def _setup_table(hv: "Hypervisor", domain: Domain, at: int, count: int) -> int:
         op.status = subject
     else:
         table = hv.grants.table(subject)
-        op.status = GntSt.okay
-        if op.nr_frames > MAX_GRANT_FRAMES or not hv.grants.grow(table, op.nr_frames):
+        if op.nr_frames > MAX_GRANT_FRAMES or not table.grow(op.nr_frames):
             op.status = GntSt.general_error
         else:
-            number = struct.Struct("<Q" if domain.width == 64 else "<I")
-            for i, mfn in enumerate(table.frames[: op.nr_frames]):
-                try:
-                    hv.guest.write(domain, op.frame_list + i * number.size, number.pack(mfn))
-                except GuestFault:
-                    op.status = GntSt.bad_virt_addr
+            number = "<Q" if domain.width == 64 else "<I"
+            frames = table.frames[: op.nr_frames]
+            op.status = _list_frames(hv, domain, op.frame_list, frames, number)
     _store(hv, domain, op, at, "status")
     return 0
+
+
+def _list_frames(hv: "Hypervisor", domain: Domain, at: int, frames: list[MFN], layout: str) -> int:
+    """Write frame numbers to a guest's list; a status."""
+    number, status = struct.Struct(layout), GntSt.okay
+    for i, mfn in enumerate(frames):
+        try:
+            hv.guest.write(domain, at + i * number.size, number.pack(mfn))
+        except GuestFault:
+            status = GntSt.bad_virt_addr
+    return int(status)
 
 
 def _query_size(hv: "Hypervisor", domain: Domain, at: int, count: int) -> int:
@@ -151,9 +156,9 @@ def _query_size(hv: "Hypervisor", domain: Domain, at: int, count: int) -> int:
 
 def _set_version(hv: "Hypervisor", domain: Domain, at: int, _count: int) -> int:
     op = _fetch(hv, domain, GnttabSetVersion, at)
-    answers = {VERSION: 0, 2: _ENOSYS}
-    answer = answers.get(op.version, _EINVAL)
-    op.version = VERSION
+    known = 1 <= op.version <= MAX_VERSION
+    answer = hv.grants.set_version(domain, op.version) if known else _EINVAL
+    op.version = hv.grants.table(domain).version
     _store(hv, domain, op, at)
     return answer
 
@@ -163,7 +168,7 @@ def _get_version(hv: "Hypervisor", domain: Domain, at: int, _count: int) -> int:
     subject = foreign(hv, domain, op.dom)
     if isinstance(subject, int):
         return subject
-    op.version = VERSION
+    op.version = hv.grants.table(subject).version
     _store(hv, domain, op, at, "version")
     return 0
 
@@ -176,7 +181,10 @@ def _get_status_frames(hv: "Hypervisor", domain: Domain, at: int, count: int) ->
     if isinstance(subject, int):
         op.status = subject
     else:
-        op.status = GntSt.general_error if op.nr_frames else GntSt.okay
+        frames = hv.grants.table(subject).status_frames
+        op.status = GntSt.general_error
+        if op.nr_frames <= len(frames):
+            op.status = _list_frames(hv, domain, op.frame_list, frames[: op.nr_frames], "<Q")
     _store(hv, domain, op, at, "status")
     return 0
 
@@ -238,15 +246,19 @@ def _copy_held(hv: "Hypervisor", domain: Domain, op: Any, keys: list[int]) -> in
         if owner is None:
             return int(GntSt.bad_domain)
         owners.append(owner)
-    frames = []
+    frames, allowed = list[int](), list[tuple[int, int]]()
     for i, (end, owner) in enumerate(zip((op.source, op.dest), owners, strict=True)):
         by_ref = op.flags & (GntCopy.dest_gref if i else GntCopy.source_gref)
         found = _end(hv, domain, owner, end, bool(by_ref), bool(i), keys)
         if found < 0:
             return found
         frames.append(found)
+        allowed.append(hv.grants.part(keys[-1]) if by_ref else (0, PAGE_SIZE))
     if op.source.offset + op.len > PAGE_SIZE or op.dest.offset + op.len > PAGE_SIZE:
         return int(GntSt.bad_copy_arg)
+    for end, (start, length) in zip((op.source, op.dest), allowed, strict=True):
+        if end.offset < start or end.offset + op.len > start + length:
+            return int(GntSt.general_error)
     data = hv.machine.memory.bytes
     source = (frames[0] << PAGE_SHIFT) + op.source.offset
     target = (frames[1] << PAGE_SHIFT) + op.dest.offset

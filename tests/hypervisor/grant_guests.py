@@ -17,6 +17,8 @@ PERMIT = int(Gtf.permit_access)
 BITS = int(Gtf.reading | Gtf.writing)
 TABLE_PAGE = 20
 """Where a ``Guest`` maps its grant table."""
+STATUS_PAGE = 21
+"""Where it maps its status words, once it uses version 2."""
 EINVAL, EFAULT, ENOSYS = (-int(e) for e in (Errno.EINVAL, Errno.EFAULT, Errno.ENOSYS))
 WILD = 0x7000_0000_0000
 
@@ -93,6 +95,43 @@ class Guest(Handmade):
         assert answer == 0
         return back[8]
 
+    # -- version 2 ------------------------------------------------------------------------------
+
+    def set_version(self, version):
+        return self.op(GnttabOp.set_version, "<I", version)
+
+    def status_frames(self, count, domid=SELF, where=None):
+        """(status, frames)"""
+        lists = self.scratch + 0x400 if where is None else where
+        answer, back = self.op(GnttabOp.get_status_frames, "<IHhQ", count, domid, 99, lists)
+        assert answer == 0
+        if where is not None or back[2]:
+            return back[2], []
+        return 0, list(struct.unpack(f"<{count}Q", self.read(lists, 8 * count)))
+
+    def use_version_2(self):
+        """Switch, and map the status words at ``STATUS_PAGE``."""
+        assert self.set_version(2) == (0, (2,))
+        status, frames = self.status_frames(1)
+        assert status == 0
+        assert self.update(STATUS_PAGE, frames[0] << PAGE_SHIFT | RW) == 0
+
+    def entry2_set(self, ref, flags, domid, frame, start=0, length=0):
+        raw = struct.pack("<HHHHQ", flags, domid, start, length, frame)
+        self.write(self.va(TABLE_PAGE) + 16 * ref, raw)
+
+    def grant2(self, ref, page, user, flags=PERMIT, start=0, length=0):
+        self.entry2_set(ref, flags, user.id, self.mfn(page), start, length)
+
+    def pass_on(self, ref, user, owner, owner_ref, flags=0):
+        """Entry ``ref`` passes to ``user`` what ``owner`` granted by its entry ``owner_ref``."""
+        self.entry2_set(ref, int(Gtf.transitive) | flags, user.id, owner_ref, owner.id)
+
+    def status(self, ref):
+        return struct.unpack("<H", self.read(self.va(STATUS_PAGE) + 2 * ref, 2))[0]
+
+    # -- whatever else ---------------------------------------------------------------------------
+
     def pte(self, page):
         """Machine address of the entry that maps a page."""
         return self.space.l1 * PAGE_SIZE + 8 * page
@@ -108,6 +147,14 @@ class World:
 
     def check(self):
         assert audit(self.hv) == []
+
+    def finish(self):
+        """Every frame comes back, whatever state the two are in."""
+        self.check()
+        for guest in (self.taker, self.giver):
+            if guest.domain.exit is None:
+                self.end(guest)
+        assert self.hv.frames.free == self.free
 
     def end(self, guest):
         self.hv.end(guest.domain, Exit("destroyed"))

@@ -169,7 +169,7 @@ def declared_at(width):
 def test_structures_have_the_compilers_sizes_and_offsets(width, tmp_path):
     expected = {}
     for c_name, cls in declared_at(width):
-        tag = f"struct {c_name}"
+        tag = f"{'union' if issubclass(cls, RecordUnion) else 'struct'} {c_name}"
         expected[f"sizeof({tag})"] = ctypes.sizeof(cls)
         for member, (offset, size) in layout_of(cls).items():
             expected[f"offsetof({tag}, {member})"] = offset

@@ -18,30 +18,7 @@ from tests.hypervisor.grant_guests import (
     READONLY,
     SELF,
     WILD,
-    World,
 )
-
-
-@pytest.fixture
-def world():
-    world = World()
-    yield world
-    world.check()
-    for guest in (world.taker, world.giver):
-        if guest.domain.exit is None:
-            world.end(guest)
-    assert world.hv.frames.free == world.free
-
-
-@pytest.fixture
-def giver(world):
-    return world.giver
-
-
-@pytest.fixture
-def taker(world):
-    return world.taker
-
 
 # -- replacing, swapping, transferring -----------------------------------------------------------
 

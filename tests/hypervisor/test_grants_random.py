@@ -40,6 +40,18 @@ class Chaos:
         whom = (peer.id, peer.id, guest.id, peer.id, 0)[flags % 5]
         guest.entry_set(ref, flags if flags & 16 else PERMIT | flags & 4, whom, frame)
 
+    def version(self, guest, _peer, page, other, ref, flags):
+        guest.set_version(flags & 3)
+        if guest.status_frames(1)[0] == 0 and other & 1:
+            guest.update(21, guest.status_frames(1)[1][0] << PAGE_SHIFT | RW)
+
+    def grant2(self, guest, peer, page, other, ref, flags):
+        """An entry of version 2, or two of version 1."""
+        frame = (guest.mfn(page), guest.mfn(page), guest.space.l1, ref)[other % 4]
+        whom = (peer.id, peer.id, guest.id, 0)[flags % 4]
+        kind = (PERMIT, PERMIT | 0x100, 3, flags | 0x100)[page % 4]
+        guest.entry2_set(ref, kind, whom, frame, other * 100 if kind != 3 else peer.id, 64)
+
     def map(self, guest, peer, page, other, ref, flags):
         owner = guest if other == 3 and flags & 1 else peer
         address = guest.pte(page) if flags & PTE else None
@@ -91,7 +103,7 @@ ACTIONS = sorted(name for name in vars(Chaos) if not name.startswith("_") and na
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from([*ACTIONS, "grant", "map", "map", "unmap"]),
+            st.sampled_from([*ACTIONS, "grant", "grant2", "map", "map", "unmap", "copy"]),
             st.integers(0, 1),
             st.integers(0, 9),
             st.integers(0, 9),
@@ -106,7 +118,4 @@ def test_nothing_breaks_the_invariants(steps):
     for action, who, page, other, ref, flags in steps:
         with contextlib.suppress(GuestFault):
             chaos.do(action, who, page, other, ref, flags)
-    for guest in chaos.guests:
-        if guest.domain.exit is None:
-            chaos.world.end(guest)
-    assert chaos.world.hv.frames.free == chaos.world.free
+    chaos.world.finish()

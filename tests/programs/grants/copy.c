@@ -4,26 +4,6 @@
  */
 #include "grants.h"
 
-static struct gnttab_copy_op op;
-
-static int copy(uint64_t from, domid_t whose, unsigned int at, uint64_t to, domid_t owner,
-                unsigned int into, unsigned int length, unsigned int flags)
-{
-    memset(&op, 0, sizeof(op));
-    op.source.u.gmfn = from;
-    op.source.domid = whose;
-    op.source.offset = (uint16_t)at;
-    op.dest.u.gmfn = to;
-    op.dest.domid = owner;
-    op.dest.offset = (uint16_t)into;
-    op.len = (uint16_t)length;
-    op.flags = (uint16_t)flags;
-    op.status = 77;
-    if (HYPERVISOR_grant_table_op(GNTTABOP_copy, &op, 1))
-        return 99;
-    return op.status;
-}
-
 int main(void)
 {
     char *page = page_alloc(), *mine = page_alloc(), *table = page_alloc();

@@ -93,6 +93,36 @@ static inline int grant_unmap(uint32_t handle, uint64_t where, uint64_t bus)
     return op.status;
 }
 
+static inline int swap(unsigned int a, unsigned int b)
+{
+    struct gnttab_swap_grant_ref op = {a, b, 77};
+
+    if (HYPERVISOR_grant_table_op(GNTTABOP_swap_grant_ref, &op, 1))
+        return 99;
+    return op.status;
+}
+
+/* What flags say which of `from` and `to` is a reference: 1 the source, 2 the destination. */
+static inline int copy(uint64_t from, domid_t whose, unsigned int at, uint64_t to,
+                       domid_t owner, unsigned int into, unsigned int length, unsigned int flags)
+{
+    static struct gnttab_copy_op op;
+
+    memset(&op, 0, sizeof(op));
+    op.source.u.gmfn = from;
+    op.source.domid = whose;
+    op.source.offset = (uint16_t)at;
+    op.dest.u.gmfn = to;
+    op.dest.domid = owner;
+    op.dest.offset = (uint16_t)into;
+    op.len = (uint16_t)length;
+    op.flags = (uint16_t)flags;
+    op.status = 77;
+    if (HYPERVISOR_grant_table_op(GNTTABOP_copy, &op, 1))
+        return 99;
+    return op.status;
+}
+
 #define VA(page) ((unsigned long)(page))
 #define BITS (GTF_reading | GTF_writing)
 

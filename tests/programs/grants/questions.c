@@ -4,16 +4,6 @@
  */
 #include "grants.h"
 
-static struct gnttab_swap_grant_ref pair;
-
-static int swap(unsigned int a, unsigned int b)
-{
-    pair = (struct gnttab_swap_grant_ref){a, b, 77};
-    if (HYPERVISOR_grant_table_op(GNTTABOP_swap_grant_ref, &pair, 1))
-        return 99;
-    return pair.status;
-}
-
 int main(void)
 {
     struct gnttab_query_size size = {.dom = DOMID_SELF};

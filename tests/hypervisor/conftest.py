@@ -1,0 +1,23 @@
+"""Fixtures that several test files here share."""
+
+import pytest
+
+from tests.hypervisor.grant_guests import World
+
+
+@pytest.fixture
+def world():
+    """Two domains that can grant to each other; audited, and all memory back, at the end."""
+    world = World()
+    yield world
+    world.finish()
+
+
+@pytest.fixture
+def giver(world):
+    return world.giver
+
+
+@pytest.fixture
+def taker(world):
+    return world.taker
