@@ -14,150 +14,167 @@
 
 .text
 main:
-    param r12, "procs", 4
-    param r13, "pages", 32
+    param [xip + procs], "procs", 4
+    param [xip + pages], "pages", 32
     mov  eax, MAX_PROCESSES
-    cmp  r12, rax
-    cmova r12, rax
-    mov  eax, 256
-    cmp  r13, rax
-    cmova r13, rax
-    ktap_plan 4
+    cmp  [xip + procs], xax
+    jbe  1f
+    mov  [xip + procs], xax
+1:  mov  eax, 256
+    cmp  [xip + pages], xax
+    jbe  1f
+    mov  [xip + pages], xax
+1:  ktap_plan 4
     call share_missing
-    mov  r14, rax
+    mov  [xip + missing], xax
     call process_start
-    lea  rdi, [rip + program]
-    mov  rsi, r13
-    mov  rdx, r12
+    lea  xdi, [xip + program]
+    mov  xsi, [xip + pages]
+    mov  xdx, [xip + procs]
     call process_run
 
     print "# processes: "
-    print_number r12
+    print_number [xip + procs]
     print ", data pages: "
-    print_number r13
+    print_number [xip + pages]
     print ", copied on write: "
-    print_number [rip + cow_copies]
+    print_number [xip + cow_copies]
     call print_newline
     call share_report
-    test r14, r14
-    jnz  1f
+    cmp  xword ptr [xip + missing], 0
+    jne  1f
     call share_surprises
-    ktap_result rax, "fork shared every page or policy forbade it"
+    ktap_result xax, "fork shared every page or policy forbade it"
     jmp  2f
 1:  ktap_skip "fork shared every page or policy forbade it", "no make_ro_and_share here"
-2:  lea  rbx, [rip + processes]
-    xor  ebp, ebp                       ; processes that came to their end
-    xor  r15d, r15d                     ; failures that they saw
+2:  lea  xbx, [xip + processes]
+    xor  ebp, ebp                       ; failures that the processes saw
     mov  ecx, MAX_PROCESSES
-3:  xor  eax, eax
-    cmp  qword ptr [rbx + P_state], DONE
-    sete al
-    add  rbp, rax
-    add  r15, [rbx + P_failures]
-    add  rbx, P_SIZE
+3:  cmp  xword ptr [xbx + P_state], DONE
+    jne  4f
+    dec  xword ptr [xip + procs]        ; those that did not come to their end are left
+4:  add  xbp, [xbx + P_failures]
+    add  xbx, P_SIZE
     dec  ecx
     jnz  3b
-    sub  r12, rbp
-    ktap_result r12, "every process ran to its end"
-    ktap_result r15, "contents seen in user mode"
-    ktap_result [rip + process_leaks], "frames and tables are given back"
+    ktap_result [xip + procs], "every process ran to its end"
+    ktap_result xbp, "contents seen in user mode"
+    ktap_result [xip + process_leaks], "frames and tables are given back"
     ret
 
-; The program: one page, mapped at USER, so everything in it is relative to RIP.
-; R12 = data, R13 = pages, R14 = processes, R15 = which one this is (0: the first).
+.bss
+procs:      .zero 8
+pages:      .zero 8
+missing:    .zero 8                     ; 1 if nothing can be shared here
+
+; The program: one page, mapped at USER, so that nothing in it has an address. What it knows lies on
+; its stack, at XBP:
+.equ U_data,        0                   ; its data,
+.equ U_pages,       WSIZE                ; that many pages
+.equ U_processes,   WSIZE * 2
+.equ U_self,        WSIZE * 3            ; which process this is (0: the first)
+.equ U_failures,    WSIZE * 4
+
+.text
 .align 4096
 program:
-    mov  r12, rdi
-    mov  r13, rsi
-    mov  r14, rdx
-    xor  r15d, r15d
+    sub  xsp, WSIZE * 6
+    mov  xbp, xsp
+    mov  [xbp + U_data], xdi
+    mov  [xbp + U_pages], xsi
+    mov  [xbp + U_processes], xdx
+    xor  eax, eax
+    mov  [xbp + U_self], xax
+    mov  [xbp + U_failures], xax
     xor  ebx, ebx
-1:  cmp  rbx, r13                       ; fill all pages
+1:  cmp  xbx, [xbp + U_pages]           ; fill all pages
     jae  2f
     xor  esi, esi
     call user_fill
-    inc  rbx
+    inc  xbx
     jmp  1b
 2:  mov  ebx, 1                         ; fork the others
-3:  cmp  rbx, r14
+3:  cmp  xbx, [xbp + U_processes]
     jae  5f
-    mov  eax, SYS_fork
-    syscall
-    test rax, rax
+    system_call SYS_fork
+    test xax, xax
     jz   4f
-    inc  rbx
+    inc  xbx
     jmp  3b
-4:  mov  r15, rbx
-5:  mov  eax, SYS_yield
-    syscall
+4:  mov  [xbp + U_self], xbx
+5:  system_call SYS_yield
 
-    xor  ebp, ebp                       ; failures
     xor  ebx, ebx
-6:  cmp  rbx, r13                       ; the first one's contents, then our own on every second
+6:  cmp  xbx, [xbp + U_pages]           ; the first one's contents, then our own on every second
     jae  7f
     xor  esi, esi
     call user_check
     call is_ours
     jnz  8f
-    lea  rsi, [r15 + 1]
+    mov  xsi, [xbp + U_self]
+    inc  xsi
     call user_fill
-8:  inc  rbx
+8:  inc  xbx
     jmp  6b
-7:  mov  eax, SYS_yield
-    syscall
+7:  system_call SYS_yield
 
     xor  ebx, ebx
-9:  cmp  rbx, r13
+9:  cmp  xbx, [xbp + U_pages]
     jae  10f
     xor  esi, esi
     call is_ours
     jnz  11f
-    lea  rsi, [r15 + 1]
+    mov  xsi, [xbp + U_self]
+    inc  xsi
 11: call user_check
-    inc  rbx
+    inc  xbx
     jmp  9b
-10: mov  rdi, rbp
-    mov  eax, SYS_exit
-    syscall
+10: mov  xdi, [xbp + U_failures]
+    system_call SYS_exit
     ud2
 
-; ZF is set if this process writes to page RBX.
+; ZF is set if this process writes to page XBX.
 is_ours:
-    lea  eax, [rbx + r15]
+    mov  eax, [xbp + U_self]
+    add  eax, ebx
     test al, 1
     ret
 
-; Fills page RBX with the contents of writer RSI.
+; Fills page XBX with the contents of writer XSI.
 user_fill:
     call user_contents
-1:  mov  [rdi], rax
-    add  rax, rdx
-    add  rdi, 8
+1:  mov  [xdi], xax
+    add  xax, xdx
+    add  xdi, WSIZE
     loop 1b
     ret
 
-; Adds to RBP the quads of page RBX that are not writer RSI's.
+; Counts as failures the words of page XBX that are not writer XSI's.
 user_check:
     call user_contents
-1:  cmp  [rdi], rax
+1:  cmp  [xdi], xax
     je   2f
-    inc  rbp
-2:  add  rax, rdx
-    add  rdi, 8
+    inc  xword ptr [xbp + U_failures]
+2:  add  xax, xdx
+    add  xdi, WSIZE
     loop 1b
     ret
 
-; For page RBX of writer RSI: RDI = where, RCX = quads, RAX = the first, RDX = step.
+; For page XBX of writer XSI: XDI = where, XCX = words, XAX = the first, XDX = step.
 user_contents:
-    mov  rdi, rbx
-    shl  rdi, 12
-    add  rdi, r12
-    mov  ecx, PAGE / 8
+    mov  xdi, xbx
+    shl  xdi, 12
+    add  xdi, [xbp + U_data]
+    mov  ecx, PAGE / WSIZE
+    .if BITS == 64
     mov  rdx, 0x9e3779b97f4a7c15
-    mov  rax, rsi
-    shl  rax, 16
-    add  rax, rbx
-    inc  rax
-    imul rax, rdx
+    .else
+    mov  edx, 0x9e3779b1
+    .endif
+    mov  xax, xsi
+    shl  xax, 16
+    add  xax, xbx
+    inc  xax
+    imul xax, xdx
     ret
 .align 4096

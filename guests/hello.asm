@@ -8,14 +8,14 @@
 .text
 main:
     ktap_plan 1
-    mov  rbx, [rip + start_info]
+    mov  xbx, [xip + start_info]
     print "# hello from a "
-    lea  rdi, [rbx + SI_magic]
+    lea  xdi, [xbx + SI_magic]
     call print_string
     print " domain of "
-    print_number [rbx + SI_nr_pages]
+    print_number [xbx + SI_nr_pages]
     print " pages"
-    test dword ptr [rbx + SI_flags], SIF_PRIVILEGED
+    test dword ptr [xbx + SI_flags], SIF_PRIVILEGED
     jz   1f
     print ", privileged"
 1:  call print_newline
@@ -23,22 +23,23 @@ main:
     print "# Xen "
     mov  edi, XENVER_version            ; major in the upper half, minor in the lower
     hypercall xen_version
-    mov  r12d, eax
+    push xax
     mov  edi, eax
     shr  edi, 16
     call print_decimal
     print "."
-    movzx edi, r12w
+    pop  xdi
+    movzx edi, di
     call print_decimal
     mov  edi, XENVER_extraversion
-    lea  rsi, [rip + extraversion]
+    lea  xsi, [xip + extraversion]
     hypercall xen_version
-    lea  rdi, [rip + extraversion]
+    lea  xdi, [xip + extraversion]
     call print_string
     call print_newline
 
     print "# command line: "
-    lea  rdi, [rbx + SI_cmd_line]
+    lea  xdi, [xbx + SI_cmd_line]
     call print_string
     call print_newline
     ktap_result 0, "hello"

@@ -4,9 +4,13 @@ A guest is one ``.asm`` file here, with its one-line description as its first co
 what guests include, and any other source may (``.include "lib/kernel.inc"``). ``build_elf`` makes
 an ELF file with Xen's notes that boots on this hypervisor and on the real Xen alike.
 
-Layout: linked at ``VIRT_BASE``, the address of PFN 0, in the top 2 GiB, as Linux is: a 32-bit
-displacement reaches every label and address 0 is not mapped. ``p_paddr`` counts from there, so
-PADDR_OFFSET is 0. A source that has the label ``hypercall_page`` gets its note.
+Layout: linked at ``VIRT_BASE[bits]``, the address of PFN 0, where Linux has it too: for 64 bits in
+the top 2 GiB, where a 32-bit displacement reaches every label, for 32 bits at 3 GiB; address 0 is
+not mapped. ``p_paddr`` counts from there, so PADDR_OFFSET is 0. A source that has the label
+``hypercall_page`` gets its note.
+
+A source can be assembled for either width of guest; the bundled ones and their library are written
+for both.
 
 Everything raised is ``AssemblyError`` (the source) or ``ImageError`` (the result, or a name).
 """
@@ -25,7 +29,8 @@ from hypervisor.abi.elfnote import NOTE_NAME, ElfNote
 DIRECTORY: Final = Path(__file__).resolve().parent
 """Where the bundled sources are; also the place from which sources include ``lib/``."""
 VIRT_BASE: Final = 0xFFFF_FFFF_8000_0000
-"""Linear address of PFN 0 and of a kernel's first byte (``lib/xen.inc`` has it too)."""
+VIRT_BASE_32: Final = 0xC000_0000
+"""Linear address of PFN 0 and of a kernel's first byte, for each width (as in ``lib/xen.inc``)."""
 SUFFIX: Final = ".asm"
 
 _NO_DEFINES: Final[Mapping[str, int]] = {}
@@ -81,19 +86,28 @@ def find(name: str) -> Path:
     raise ImageError(f"{name}: no such bundled guest; there are {known}")
 
 
-def assemble_guest(path: Path, *, defines: Mapping[str, int] = _NO_DEFINES) -> Program:
+def virt_base(width: int) -> int:
+    """Where a kernel of 32 or 64 bits is linked."""
+    return VIRT_BASE if width == 64 else VIRT_BASE_32
+
+
+def assemble_guest(
+    path: Path, *, width: int = 64, defines: Mapping[str, int] = _NO_DEFINES
+) -> Program:
     """Assemble a guest's source, linked where ``build_elf`` wants it.
 
     ``defines`` are constants that the source can test (``.ifdef``). Raises AssemblyError.
     """
-    return assemble(path, base=VIRT_BASE, include_dirs=(DIRECTORY,), defines=defines)
+    return assemble(
+        path, base=virt_base(width), bits=width, include_dirs=(DIRECTORY,), defines=defines
+    )
 
 
 def xen_notes(program: Program) -> list[Note]:
     """The notes by which an assembled kernel introduces itself to Xen."""
 
     def number(note: ElfNote, value: int) -> Note:
-        return Note(name, note, value.to_bytes(8, "little"))
+        return Note(name, note, value.to_bytes(program.bits // 8, "little"))
 
     def text(note: ElfNote, value: str) -> Note:
         return Note(name, note, value.encode() + b"\0")
@@ -103,7 +117,7 @@ def xen_notes(program: Program) -> list[Note]:
         text(ElfNote.GUEST_OS, "cowbird"),
         text(ElfNote.GUEST_VERSION, "1"),
         text(ElfNote.XEN_VERSION, "xen-3.0"),
-        number(ElfNote.VIRT_BASE, VIRT_BASE),
+        number(ElfNote.VIRT_BASE, virt_base(program.bits)),
         number(ElfNote.PADDR_OFFSET, 0),
         number(ElfNote.ENTRY, program.entry),
         text(ElfNote.FEATURES, ""),
@@ -117,19 +131,21 @@ def xen_notes(program: Program) -> list[Note]:
 
 def to_elf(program: Program) -> bytes:
     """An assembled kernel as a Xen PV ELF file with symbols. Raises ImageError."""
-    return write_elf(program, notes=xen_notes(program), virt_base=VIRT_BASE)
+    return write_elf(
+        program, notes=xen_notes(program), bits=program.bits, virt_base=virt_base(program.bits)
+    )
 
 
-def build_elf(path: Path) -> bytes:
-    """A guest's source as a Xen PV ELF file; bundled ones are assembled once per process.
+def build_elf(path: Path, width: int = 64) -> bytes:
+    """A guest's source as a Xen PV ELF file of 32 or 64 bits; bundled ones are assembled once.
 
     Raises AssemblyError or ImageError.
     """
     if path.parent == DIRECTORY:
-        return _build_bundled(path)
-    return to_elf(assemble_guest(path))
+        return _build_bundled(path, width)
+    return to_elf(assemble_guest(path, width=width))
 
 
 @cache
-def _build_bundled(path: Path) -> bytes:
-    return to_elf(assemble_guest(path))
+def _build_bundled(path: Path, width: int) -> bytes:
+    return to_elf(assemble_guest(path, width=width))

@@ -12,17 +12,15 @@
 .include "lib/kernel.inc"
 .include "lib/share.inc"
 
-; Registers that `main` and its steps keep: R12 = module's address, R13 = its pages,
-; R14 = pages in all, R15 = checksums.
 .text
 main:
     call find_pages
     ktap_plan 4
     print "# pages: "
-    print_number r13
+    print_number [xip + module_pages]
     print " of the module, "
-    mov  rdi, r14
-    sub  rdi, r13
+    mov  xdi, [xip + all_pages]
+    sub  xdi, [xip + module_pages]
     call print_decimal
     print_line " of patterns"
     call fill_patterns
@@ -34,194 +32,208 @@ main:
     param_is "mode=batch"
     setz bl
     movzx ebx, bl
-    mov  rdi, r12
-    mov  rsi, r13
+    mov  xdi, [xip + module]
+    mov  xsi, [xip + module_pages]
     mov  edx, ebx
     call share_pages
-    mov  rdi, AREA
-    mov  rsi, r14
-    sub  rsi, r13
+    mov  xdi, AREA
+    mov  xsi, [xip + all_pages]
+    sub  xsi, [xip + module_pages]
     mov  edx, ebx
     call share_pages
     call share_report
     call share_surprises
-    ktap_result rax, "every page shared or refused by policy"
+    ktap_result xax, "every page shared or refused by policy"
     call check_all
-    ktap_result rax, "contents after sharing"
+    ktap_result xax, "contents after sharing"
 
     call write_some
-    ktap_result rax, "one copy for each shared page written"
+    ktap_result xax, "one copy for each shared page written"
     call check_all
-    ktap_result rax, "contents after writing"
+    ktap_result xax, "contents after writing"
     ret
 
 not_here:
     ktap_skip "every page shared or refused by policy", "no make_ro_and_share here"
     ktap_skip "contents after sharing", "not shared"
     call write_some
-    ktap_result rax, "one copy for each shared page written"
+    ktap_result xax, "one copy for each shared page written"
     call check_all
-    ktap_result rax, "contents after writing"
+    ktap_result xax, "contents after writing"
     ret
 
-; Sets R12-R15 and maps the pattern pages at AREA.
+; Finds the module and maps the pattern pages at AREA.
 find_pages:
-    mov  rax, [rip + start_info]
-    mov  r12, [rax + SI_mod_start]
-    mov  r13, [rax + SI_mod_len]
-    add  r13, PAGE - 1
-    shr  r13, 12
-    param rbx, "patterns", 64
-    lea  r14, [r13 + rbx]
-    test rbx, rbx
+    mov  xax, [xip + start_info]
+    mov  xcx, [xax + SI_mod_start]
+    mov  [xip + module], xcx
+    mov  xcx, [xax + SI_mod_len]
+    add  xcx, PAGE - 1
+    shr  xcx, 12
+    mov  [xip + module_pages], xcx
+    param xbx, "patterns", 64
+    mov  xcx, [xip + module_pages]
+    add  xcx, xbx
+    mov  [xip + all_pages], xcx
+    test xbx, xbx
     jz   1f
-    mov  rdi, rbx
+    mov  xdi, xbx
     call area_map
-1:  test r14, r14
+1:  mov  xdi, [xip + all_pages]
+    test xdi, xdi
     jz   2f
-    lea  rdi, [r14 * 8]
+    shl  xdi, 3
     call boot_alloc
-    mov  r15, rax
+    mov  [xip + checksums], xax
     ret
 2:  fail "pages", "no module, and patterns=0: nothing to share"
 
-; RAX = address of page RDI (0..R14-1).
+; XAX = address of page XDI (of all).
 page_at:
-    mov  rax, rdi
-    sub  rax, r13
+    mov  xax, xdi
+    sub  xax, [xip + module_pages]
     jb   1f
-    shl  rax, 12
-    mov  rcx, AREA
-    add  rax, rcx
+    shl  xax, 12
+    mov  xcx, AREA
+    add  xax, xcx
     ret
-1:  mov  rax, rdi
-    shl  rax, 12
-    add  rax, r12
+1:  mov  xax, xdi
+    shl  xax, 12
+    add  xax, [xip + module]
     ret
 
 fill_patterns:
-    mov  rbx, r13
-1:  cmp  rbx, r14
+    mov  xbx, [xip + module_pages]
+1:  cmp  xbx, [xip + all_pages]
     jae  9f
-    mov  rdi, rbx
+    mov  xdi, xbx
     call page_at
-    mov  rdi, rax
-    mov  rsi, rbx
-    sub  rsi, r13                       ; number of the pattern page
+    mov  xdi, xax
+    mov  xsi, xbx
+    sub  xsi, [xip + module_pages]      ; number of the pattern page
     mov  eax, esi
     and  eax, 3
     jz   2f                             ; ..00: zeros
     cmp  eax, 1
     jne  3f
-    mov  rax, rsi                       ; ..01: one of three
-    shr  rax, 2
+    mov  xax, xsi                       ; ..01: one of three
+    shr  xax, 2
     xor  edx, edx
     mov  ecx, 3
-    div  rcx
-    lea  rsi, [rdx + 1]
+    div  xcx
+    lea  xsi, [xdx + 1]
     jmp  3f
 2:  xor  esi, esi
-3:  cmp  rsi, 3
+3:  cmp  xsi, 3
     jbe  4f
-    add  rsi, 1000                      ; unique
+    add  xsi, 1000                      ; unique
 4:  call pattern_fill
-    inc  rbx
+    inc  xbx
     jmp  1b
 9:  ret
 
 take_checksums:
     xor  ebx, ebx
-1:  mov  rdi, rbx
+1:  mov  xdi, xbx
     call page_at
-    mov  rdi, rax
-    mov  rdx, -1
+    mov  xdi, xax
+    mov  xdx, -1
     call checksum
-    mov  [r15 + rbx * 8], rax
-    inc  rbx
-    cmp  rbx, r14
+    mov  xcx, [xip + checksums]
+    mov  [xcx + xbx * WSIZE], xax
+    inc  xbx
+    cmp  xbx, [xip + all_pages]
     jb   1b
     ret
 
-; RAX = number of pages whose checksum is not the one expected.
+; XAX = number of pages whose checksum is not the one expected.
 check_all:
     xor  ebx, ebx
     xor  ebp, ebp
-1:  mov  rdi, rbx
+1:  mov  xdi, xbx
     call page_at
-    mov  rdi, rax
-    mov  rdx, -1
+    mov  xdi, xax
+    mov  xdx, -1
     call checksum
-    cmp  rax, [r15 + rbx * 8]
+    mov  xcx, [xip + checksums]
+    cmp  xax, [xcx + xbx * WSIZE]
     je   2f
-    inc  rbp
-2:  inc  rbx
-    cmp  rbx, r14
+    inc  xbp
+2:  inc  xbx
+    cmp  xbx, [xip + all_pages]
     jb   1b
-    mov  rax, rbp
+    mov  xax, xbp
     ret
 
-; Writes one quad in every so-manieth page. The checksum to expect is computed before, from what is
-; there and what will be written. RAX = pages that were not copied but should have been, or the
+; Writes one word in every so-manieth page. The checksum to expect is computed before, from what is
+; there and what will be written. XAX = pages that were not copied but should have been, or the
 ; other way round.
 write_some:
-    sub  rsp, 32
-    mov  rax, r14
-    shr  rax, 2
-    param rbp, "write", rax
-    mov  qword ptr [rsp], 0             ; failures
-    mov  qword ptr [rsp + 8], 0         ; pages written
+    sub  xsp, WSIZE * 4
+    mov  xax, [xip + all_pages]
+    shr  xax, 2
+    param xbp, "write", xax
+    mov  xword ptr [xsp], 0             ; failures
+    mov  xword ptr [xsp + WSIZE], 0     ; pages written
     xor  ebx, ebx
-1:  cmp  rbx, r14
+1:  cmp  xbx, [xip + all_pages]
     jae  9f
-    mov  rax, rbx                       ; page n is written if n*write/pages is not that of n+1
-    imul rax, rbp
+    mov  xax, xbx                       ; page n is written if n*write/pages is not that of n+1
+    imul xax, xbp
     xor  edx, edx
-    div  r14
-    mov  rcx, rax
-    lea  rax, [rbx + 1]
-    imul rax, rbp
+    div  xword ptr [xip + all_pages]
+    mov  xcx, xax
+    lea  xax, [xbx + 1]
+    imul xax, xbp
     xor  edx, edx
-    div  r14
-    cmp  rax, rcx
+    div  xword ptr [xip + all_pages]
+    cmp  xax, xcx
     je   8f
-    mov  rdi, rbx
+    mov  xdi, xbx
     call page_at
-    mov  rdi, rax
-    mov  [rsp + 16], rax
+    mov  xdi, xax
+    mov  [xsp + WSIZE * 2], xax
     call pte_of
-    mov  ecx, [rax]
+    mov  ecx, [xax]
     shr  ecx, 9                         ; PTE_COW
     and  ecx, 1
-    add  rcx, [rip + cow_copies]
-    mov  [rsp + 24], rcx                ; copies to expect
+    add  xcx, [xip + cow_copies]
+    mov  [xsp + WSIZE * 3], xcx         ; copies to expect
 
     imul edx, ebx, 40
     and  edx, PAGE - 8
-    lea  rcx, [rbx + 0x5a5a5a5a]
-    mov  rdi, [rsp + 16]
+    lea  xcx, [xbx + 0x5a5a5a5a]
+    mov  xdi, [xsp + WSIZE * 2]
     call checksum
-    mov  [r15 + rbx * 8], rax
-    mov  rdi, [rsp + 16]
-    mov  [rdi + rdx], rcx
-    inc  qword ptr [rsp + 8]
-    mov  rax, [rip + cow_copies]
-    cmp  rax, [rsp + 24]
+    mov  xsi, [xip + checksums]
+    mov  [xsi + xbx * WSIZE], xax
+    mov  xdi, [xsp + WSIZE * 2]
+    mov  [xdi + xdx], xcx
+    inc  xword ptr [xsp + WSIZE]
+    mov  xax, [xip + cow_copies]
+    cmp  xax, [xsp + WSIZE * 3]
     je   7f
-    inc  qword ptr [rsp]
+    inc  xword ptr [xsp]
 7:  param_is "verbose"
     jnz  8f
     print "# wrote page "
-    print_number rbx
+    print_number xbx
     print ", copies so far: "
-    print_number [rip + cow_copies]
+    print_number [xip + cow_copies]
     call print_newline
-8:  inc  rbx
+8:  inc  xbx
     jmp  1b
 9:  print "# wrote "
-    print_number [rsp + 8]
+    print_number [xsp + WSIZE]
     print " pages, copied "
-    print_number [rip + cow_copies]
+    print_number [xip + cow_copies]
     call print_newline
-    mov  rax, [rsp]
-    add  rsp, 32
+    mov  xax, [xsp]
+    add  xsp, WSIZE * 4
     ret
+
+.bss
+module:         .zero 8                 ; the module's address
+module_pages:   .zero 8                 ; and its pages
+all_pages:      .zero 8
+checksums:      .zero 8                 ; address of the list, one for each page

@@ -10,19 +10,19 @@
 
 .equ PARTS, 16
 
-; Part \number of the computation, a page of its own: mixes the bytes of this page into RAX.
+; Part \number of the computation, a page of its own: mixes the bytes of this page into XAX.
 .macro part number:req
     .align 4096
 part_\number:
     mov  edx, (\number * 0x2545f491 + 0x14057b7e) & 0x7fffffff
-    lea  rsi, [rip + part_\number]
-    mov  ecx, PAGE / 8
-1:  xor  rax, [rsi]
-    imul rax, rdx
-    rol  rax, \number + 3
-    add  rsi, 8
+    lea  xsi, [xip + part_\number]
+    mov  ecx, PAGE / WSIZE
+1:  xor  xax, [xsi]
+    imul xax, xdx
+    rol  xax, \number + 3
+    add  xsi, WSIZE
     loop 1b
-    add  rax, \number
+    add  xax, \number
     ret
     .fill 960, 4, 0x10001 * (\number + 1)
 .endm
@@ -31,83 +31,80 @@ part_\number:
 main:
     ktap_plan 3
     call compute
-    mov  r12, rax
+    mov  [xip + before], xax
     call share_missing
     test eax, eax
     jnz  not_here
 
-    lea  rbx, [rip + _start]            ; .text and .rodata: one run of pages
-    lea  rbp, [rip + constants_end - 1]
-    xor  r13d, r13d                     ; pages
-1:  mov  rdi, rbx
+    lea  xbx, [xip + _start]            ; .text and .rodata: one run of pages
+    lea  xbp, [xip + constants_end - 1]
+1:  mov  xdi, xbx
     xor  esi, esi
     call share_page
-    inc  r13
-    add  rbx, PAGE
-    cmp  rbx, rbp
+    inc  xword ptr [xip + pages]
+    add  xbx, PAGE
+    cmp  xbx, xbp
     jbe  1b
 
     call share_report
     print "# pages of code and constants: "
-    print_number r13
+    print_number [xip + pages]
     call print_newline
     call share_surprises
-    ktap_result rax, "every page shared or refused by policy"
+    ktap_result xax, "every page shared or refused by policy"
     call read_only
-    ktap_result rax, "shared pages are read-only"
+    ktap_result xax, "shared pages are read-only"
     jmp  2f
 not_here:
     ktap_skip "every page shared or refused by policy", "no make_ro_and_share here"
     ktap_skip "shared pages are read-only", "not shared"
 2:  call compute
-    mov  r13, rax
+    mov  xbx, xax
     print "# result "
-    mov  rdi, r13
+    mov  xdi, xbx
     call print_hex
     call print_newline
-    sub  r13, r12
-    ktap_result r13, "the code computes what it did before"
+    sub  xbx, [xip + before]
+    ktap_result xbx, "the code computes what it did before"
     ret
 
-; RAX = result of all parts.
+; XAX = result of all parts.
 compute:
-    push rbx
-    push rbp
+    push xbx
+    push xbp
     xor  eax, eax
-    lea  rbx, [rip + parts]
+    lea  xbx, [xip + parts]
     mov  ebp, PARTS
-1:  call [rbx]
-    add  rbx, 8
+1:  call [xbx]
+    add  xbx, WSIZE
     dec  ebp
     jnz  1b
-    pop  rbp
-    pop  rbx
+    pop  xbp
+    pop  xbx
     ret
 
-; RAX = pages from _start to the end of the constants that were shared and are still writable.
+; XAX = pages from _start to the end of the constants that were shared and are still writable.
 read_only:
-    push rbx
-    push rbp
-    push r12
-    xor  r12d, r12d
-    lea  rbx, [rip + _start]
-    lea  rbp, [rip + constants_end - 1]
-1:  mov  rdi, rbx
+    push xbx
+    push xbp
+    push 0                              ; [xsp]: their number
+    lea  xbx, [xip + _start]
+    lea  xbp, [xip + constants_end - 1]
+1:  mov  xdi, xbx
     call pfn_at
-    cmp  rax, INVALID                   ; has a PFN: refused, and still our own
+    cmp  xax, INVALID                   ; has a PFN: refused, and still our own
     jne  2f
     call pte_of
-    mov  eax, [rax]
+    mov  eax, [xax]
     and  eax, PTE_RW
     shr  eax, 1
-    add  r12, rax
-2:  add  rbx, PAGE
-    cmp  rbx, rbp
+    add  [xsp], xax
+2:  add  xbx, PAGE
+    cmp  xbx, xbp
     jbe  1b
-    mov  rax, r12
-    pop  r12
-    pop  rbp
-    pop  rbx
+    pop  xax
+    pop  xbp
+    pop  xbx
     ret
 
     .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
@@ -119,7 +116,11 @@ read_only:
 .align 8
 parts:
     .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    .quad part_\number
+    .xword part_\number
     .endr
     .align 4096
 constants_end:
+
+.bss
+before:         .zero 8                 ; what the code computed before it was shared
+pages:          .zero 8

@@ -23,7 +23,7 @@ Python does layout, symbols, expressions, macros and errors; Keystone encodes si
 One source can serve both widths: ``xax xbx xcx xdx xsi xdi xbp xsp`` are the 64- or the 32-bit
 register of that name, as the code is; ``xword ptr`` and ``.xword`` are as wide as these; and
 ``[xip + label]`` is ``[rip + label]``, or plain ``[label]`` in 32-bit code. ``BITS`` (64 or 32)
-and ``WORD`` (8 or 4 bytes) are constants that conditions can ask for; they say what width the
+and ``WSIZE`` (8 or 4 bytes) are constants that conditions can ask for; they say what width the
 source is assembled for, whatever ``.code32`` and ``.code64`` do.
 
 An address as a number is ``offset label``; ``movabs reg, label`` takes it bare. ``1:`` with

@@ -64,7 +64,7 @@ _IGNORED = frozenset({".extern", ".type", ".size", ".file", ".ident", ".intel_sy
 
 def _given(bits: int) -> dict[str, int]:
     """Constants that every source has."""
-    return {"BITS": bits, "WORD": bits // 8}
+    return {"BITS": bits, "WSIZE": bits // 8}
 
 
 class Assembler:
@@ -85,13 +85,17 @@ class Assembler:
         self._defined: dict[str, Origin] = {}
         self._locals: dict[str, int] = {}
         self._globals: dict[str, Origin] = {}
-        self._unit = Unit(base)
+        self._unit = Unit(base, bits=bits)
         self._constants = self._unit.constants
         self._constants.update(_given(bits) | dict(defines))
         self._section = ".text"
         self._registers = register_names(bits)
         for name in defines:
-            if not _SYMBOL.match(name) or name.lower() in self._registers or _NATIVE.fullmatch(name):
+            if (
+                not _SYMBOL.match(name)
+                or name.lower() in self._registers
+                or _NATIVE.fullmatch(name)
+            ):
                 raise Origin(source.name, 0).error(f"{name!r} cannot be defined: not a symbol")
 
     def run(self) -> Program:

@@ -45,6 +45,7 @@ class Unit:
     items: dict[str, list[Item]] = field(default_factory=lambda: {name: [] for name in SECTIONS})
     constants: dict[str, int] = field(default_factory=dict)
     global_names: frozenset[str] = frozenset()
+    bits: int = 64
 
     def marks(self) -> list[Mark]:
         """Labels and other symbols that depend on addresses, in the order of the sections."""
@@ -170,6 +171,7 @@ def _build(unit: Unit, symbols: Mapping[str, Value], starts: Mapping[str, int]) 
         entry=VA(named["_start"] if "_start" in labels else unit.base),
         labels=labels,
         global_names=unit.global_names,
+        bits=unit.bits,
     )
 
 

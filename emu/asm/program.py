@@ -99,7 +99,8 @@ class Program:
 
     ``symbols`` holds labels (addresses) and constants (``.equ`` and the caller's
     defines); ``labels`` says which of them are labels, ``global_names`` which of them the
-    source declared with ``.global``. Numeric labels are not in it.
+    source declared with ``.global``. Numeric labels are not in it. ``bits`` (32 or 64) is the width
+    it was assembled for.
     """
 
     base: VA
@@ -111,6 +112,7 @@ class Program:
     entry: VA
     labels: frozenset[str] = frozenset()
     global_names: frozenset[str] = frozenset()
+    bits: int = 64
 
     def section(self, name: str) -> Section | None:
         """The section of that name (``.text``), or None if the source put nothing in it."""
