@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "asm": "asm",
     "test": "test",
     "new-guest": "new_guest",
+    "report": "report",
 }
 """Command -> its module here and its function in there; loaded when it is used."""
 
