@@ -10,25 +10,38 @@ As in Xen: only the kernel's stores, naturally aligned, of 1 to 8 bytes (a small
 part of the entry, and the whole is checked); an unlocked read-modify-write that changes nothing
 stores nothing; a compare-and-exchange that does not match stores nothing; REP does one iteration a
 fault. An entry that is refused changes nothing, registers and flags included: the guest gets the
-fault that it had.
+fault that it had. A 32-bit guest that stores the upper half of an entry first has its present bit
+taken away if the halves do not go together: the lower half follows, with the bit.
 
-Instructions known here: MOV (also of an immediate, and MOVNTI), XCHG, CMPXCHG, XADD, ADD, OR, ADC,
-SBB, AND, SUB, XOR, INC, DEC, NOT, NEG, BTS, BTR, BTC, MOVS, STOS. Xen's emulator knows more
-(shifts, SETcc, POP, CMPXCHG8B, MOVBE, MOV from a segment register): here those fault. So does
-everything outside 64-bit code.
+The instructions are those of ``stores``. Xen's emulator knows some more that nobody writes tables
+with (x87 and SSE stores of up to 8 bytes, PUSH and CALL onto a table, INS): here those fault.
 
-Source: Intel SDM volume 2, chapter 2 and the instructions' pages (encodings, flags). What Xen 4.17
-does was read in its emulation of read-only page faults.
+What Xen 4.17 does was read in its emulation of read-only page faults.
 """
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from emu.cpu import FS, GS, RAX, RCX, RDI, RIP, RSI
-from emu.paging import PTE_MFN_MASK, PTE_P, RFLAGS, RFLAGS_DF
+from emu.cpu import ES, RAX, RBX, RCX, RDI, RDX, RIP, RSI, RSP, SS
+from emu.paging import PTE_MFN_MASK, PTE_P, RFLAGS_DF
 from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT
 from hypervisor.abi import DomId
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
+from hypervisor.stores import (
+    BIT_OPERATIONS,
+    DOUBLE_SHIFTS,
+    MAX_LENGTH,
+    RIP_RELATIVE,
+    SHIFTS,
+    STRINGS,
+    ZF,
+    Store,
+    compute,
+    condition_holds,
+    count_of,
+    decode,
+    double_shift,
+)
 
 if TYPE_CHECKING:
     from hypervisor.emulate import Emulator
@@ -36,176 +49,9 @@ if TYPE_CHECKING:
 
 _M64: Final = (1 << 64) - 1
 _M32: Final = (1 << 32) - 1
-_MAX_LENGTH: Final = 15
 _COW: Final = int(DomId.COW)
-_CF: Final = RFLAGS.mask("CF")
-_PF: Final = RFLAGS.mask("PF")
-_AF: Final = RFLAGS.mask("AF")
-_ZF: Final = RFLAGS.mask("ZF")
-_SF: Final = RFLAGS.mask("SF")
-_OF: Final = RFLAGS.mask("OF")
-_ARITHMETIC: Final = _CF | _PF | _AF | _ZF | _SF | _OF
-_NO_REGISTER: Final = -1
-_RIP_RELATIVE: Final = -2
-
-_ALU: Final = ("add", "or", "adc", "sbb", "and", "sub", "xor", "cmp")
-_BITS: Final = {5: "bts", 6: "btr", 7: "btc"}
-_PLAIN: Final = {
-    0x86: "xchg", 0x87: "xchg", 0x88: "mov", 0x89: "mov",
-    0xA4: "movs", 0xA5: "movs", 0xAA: "stos", 0xAB: "stos",
-    0x1AB: "bts", 0x1B3: "btr", 0x1BB: "btc",
-    0x1B0: "cmpxchg", 0x1B1: "cmpxchg", 0x1C0: "xadd", 0x1C1: "xadd", 0x1C3: "mov",
-}  # fmt: skip
-_GROUPS: Final = {
-    0x80: dict(enumerate(_ALU)), 0x81: dict(enumerate(_ALU)), 0x83: dict(enumerate(_ALU)),
-    0xC6: {0: "mov"}, 0xC7: {0: "mov"},
-    0xF6: {2: "not", 3: "neg"}, 0xF7: {2: "not", 3: "neg"},
-    0xFE: {0: "inc", 1: "dec"}, 0xFF: {0: "inc", 1: "dec"},
-    0x1BA: _BITS,
-}  # fmt: skip
-_ONE_BYTE_IMMEDIATE: Final = frozenset({0x80, 0x83, 0xC6, 0x1BA})
-_WIDE_IMMEDIATE: Final = frozenset({0x81, 0xC7})
-_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
-
-
-class Store(NamedTuple):
-    """An instruction that stores to memory.
-
-    ``size`` and ``length`` in bytes. ``base`` and ``index_register`` are register numbers, or one
-    of the constants for none and RIP. ``immediate`` is None where the source is register ``reg``.
-    """
-
-    name: str
-    length: int
-    size: int
-    locked: bool
-    repeated: bool
-    reg: int
-    high_bytes: bool
-    """Byte registers 4..7 are AH, CH, DH, BH: there is no REX prefix."""
-    immediate: int | None
-    base: int
-    index_register: int
-    scale: int
-    displacement: int
-    segment: int | None
-    address_mask: int
-
-
-def decode(code: bytes) -> Store | None:
-    """The store at the start of 64-bit ``code``, or None if it is none of those known here."""
-    code = code[:_MAX_LENGTH]
-    at = 0
-    while at < len(code) and code[at] in _PREFIXES:
-        at += 1
-    prefixes = code[:at]
-    rex = 0
-    if at < len(code) and code[at] & 0xF0 == 0x40:
-        rex = code[at]
-        at += 1
-    opcode = _byte(code, at)
-    at += 1
-    if opcode == 0x0F:
-        opcode = 0x100 | _byte(code, at)
-        at += 1
-    size = 1
-    if opcode & 1 or opcode in (0x1BA, 0x1C3):
-        size = 8 if rex & 8 else 2 if 0x66 in prefixes else 4
-    reg, base, index, scale, displacement = 0, RDI, _NO_REGISTER, 0, 0
-    immediate: int | None = None
-    if opcode not in (0xA4, 0xA5, 0xAA, 0xAB):
-        modrm = _byte(code, at)
-        at += 1
-        mod, reg, base = modrm >> 6, modrm >> 3 & 7, modrm & 7
-        if mod == 3:
-            return None
-        if base == 4:
-            sib = _byte(code, at)
-            at += 1
-            base, scale = sib & 7, sib >> 6
-            index = sib >> 3 & 7 | (rex & 2) << 2
-            if index == 4:
-                index = _NO_REGISTER
-            no_base = base == 5 and mod == 0
-            base = _NO_REGISTER if no_base else base | (rex & 1) << 3
-            width = 4 if no_base else (0, 1, 4)[mod]
-        elif base == 5 and mod == 0:
-            base, width = _RIP_RELATIVE, 4
-        else:
-            base |= (rex & 1) << 3
-            width = (0, 1, 4)[mod]
-        displacement = int.from_bytes(code[at : at + width], "little", signed=True)
-        at += width
-    if opcode in _GROUPS:
-        name = _GROUPS[opcode].get(reg)
-        width = 1 if opcode in _ONE_BYTE_IMMEDIATE else 0
-        if opcode in _WIDE_IMMEDIATE:
-            width = min(size, 4)
-        if width:
-            immediate = int.from_bytes(code[at : at + width], "little", signed=True)
-        at += width
-    elif opcode < 0x40 and opcode & 7 < 2:
-        name = _ALU[opcode >> 3]
-    else:
-        name = _PLAIN.get(opcode)
-    if name is None or name == "cmp" or at > len(code):
-        return None
-    segments = [byte for byte in prefixes if byte in (0x64, 0x65)]
-    return Store(
-        name, at, size, 0xF0 in prefixes or name == "xchg",
-        name in ("movs", "stos") and (0xF3 in prefixes or 0xF2 in prefixes),
-        reg | (rex & 4) << 1, not rex, immediate, base, index, scale, displacement,
-        (FS if segments[-1] == 0x64 else GS) if segments else None,
-        _M32 if 0x67 in prefixes else _M64,
-    )  # fmt: skip
-
-
-def _byte(code: bytes, at: int) -> int:
-    """A byte of the instruction; 0 beyond the end, which ``decode`` notices by the length."""
-    return code[at] if at < len(code) else 0
-
-
-def compute(name: str, old: int, source: int, size: int, flags: int) -> tuple[int, int]:
-    """What ``name`` makes of a memory operand and its source, and RFLAGS afterwards.
-
-    ``old`` and ``source`` are unsigned numbers of ``size`` bytes, as is the result.
-    """
-    bits = 8 * size
-    mask = (1 << bits) - 1
-    if name == "not":
-        return ~old & mask, flags
-    if name in ("bts", "btr", "btc"):
-        bit = 1 << source % bits
-        new = old | bit if name == "bts" else old & ~bit if name == "btr" else old ^ bit
-        return new, flags & ~_CF | (_CF if old & bit else 0)
-    carry = flags & _CF if name in ("adc", "sbb") else 0
-    left, right = old, source
-    if name in ("inc", "dec"):
-        right = 1
-    elif name == "neg":
-        left, right = 0, old
-    changed = _ARITHMETIC
-    wide = left + right + carry
-    overflow = ~(left ^ right)
-    if name in ("and", "or", "xor"):
-        wide = left & right if name == "and" else left | right if name == "or" else left ^ right
-        overflow = 0
-    elif name in ("sub", "sbb", "dec", "neg"):
-        wide = left - right - carry
-        overflow = left ^ right
-    new = wide & mask
-    out = _CF if wide != new else 0
-    if name in ("inc", "dec"):
-        changed &= ~_CF
-        out = 0
-    if (overflow & (left ^ new)) >> (bits - 1) & 1:
-        out |= _OF
-    if name not in ("and", "or", "xor"):
-        out |= (left ^ right ^ new) & _AF
-    out |= _ZF if new == 0 else 0
-    out |= _SF if new >> (bits - 1) else 0
-    out |= 0 if (new & 0xFF).bit_count() & 1 else _PF
-    return new, flags & ~changed | out
+_MOVES: Final = ("mov", "movbe", "movs", "stos", "pop", "set", "xchg")
+"""What stores a value that does not depend on what was there: always, even the same."""
 
 
 class TableWrites:
@@ -222,14 +68,12 @@ class TableWrites:
 
         True if the instruction was carried out; False leaves everything as it was.
         """
-        if self._cpu.bits != 64:
-            return False
-        store = decode(self._emulator.fetch(domain, _MAX_LENGTH))
+        store = decode(self._emulator.fetch(domain, MAX_LENGTH), self._cpu.bits)
         if store is None:
             return False
         where = self._address(store)
         bit = 0
-        if store.name in ("bts", "btr", "btc"):
+        if store.name in BIT_OPERATIONS:
             where, bit = self._bit(store, where)
         if (where ^ address) & ~PAGE_MASK or where & (store.size - 1):
             return False
@@ -245,14 +89,18 @@ class TableWrites:
         where = store.displacement
         if store.base >= 0:
             where += words[store.base]
-        elif store.base == _RIP_RELATIVE:
+            if store.name == "pop" and store.base == RSP:
+                where += store.size  # the stack pointer moves first
+        elif store.base == RIP_RELATIVE:
             where += words[RIP] + store.length
         if store.index_register >= 0:
             where += words[store.index_register] << store.scale
         where &= store.address_mask
-        if store.segment is not None and store.name not in ("movs", "stos"):
+        if store.name in STRINGS:
+            return where + (self._cpu.segment_base(ES) if self._cpu.bits == 32 else 0)
+        if store.segment is not None:
             where += self._cpu.segment_base(store.segment)
-        return where & _M64
+        return where & (_M64 if self._cpu.bits == 64 else _M32)
 
     def _bit(self, store: Store, where: int) -> tuple[int, int]:
         """Where the bit of a bit instruction is: a register may name one far from the operand."""
@@ -291,44 +139,105 @@ class TableWrites:
         whole = self._hv.machine.memory.words[table * ENTRIES + index]
         old = whole >> shift & mask
         flags = cpu.flags
-        if name == "movs":
-            source = self._string_source(domain, store)
-            if source is None:
-                return False
-        elif name == "stos":
-            source = words[RAX] & mask
-        elif name in ("bts", "btr", "btc"):
-            source = bit
-        else:
-            source = self._register(store) if store.immediate is None else store.immediate & mask
-        always = store.locked
-        if name in ("mov", "xchg", "movs", "stos"):
-            new, always = source, True
-        elif name == "cmpxchg":
-            accumulator = words[RAX] & mask
-            _, flags = compute("sub", accumulator, old, size, flags)
-            new = source if accumulator == old else old
-            always = accumulator == old
+        if name == "cmpxchg16b":
+            return self._without_match(domain, store, table, offset)
+        source = self._source(domain, store, bit)
+        if source is None:
+            return False
+        always = store.locked or name in _MOVES
+        if name in _MOVES:
+            new = source
+        elif name in ("cmpxchg", "cmpxchg8b"):
+            expected = self._expected(store)
+            always = expected == old
+            new = source if always else old
+            if name == "cmpxchg":
+                _, flags = compute("sub", expected, old, size, flags)
+            else:
+                flags = flags | ZF if always else flags & ~ZF
+        elif name in DOUBLE_SHIFTS:
+            new, flags = double_shift(name, old, source, count_of(store, words), size, flags)
         else:
             new, flags = compute("add" if name == "xadd" else name, old, source, size, flags)
         if (always or new != old) and not self._update(
-            domain, table, index, whole & ~(mask << shift) | new << shift
+            domain, table, index, whole & ~(mask << shift) | new << shift, offset, size
         ):
             return False
         cpu.flags = flags
-        if name in ("xchg", "xadd"):
-            high = size == 1 and store.high_bytes and 4 <= store.reg < 8
-            self._set_register(store.reg, high, size, old)
-        elif name == "cmpxchg" and not always:
-            self._set_register(RAX, False, size, old)
+        self._set_registers(store, old, always)
         length = store.length
-        if name in ("movs", "stos"):
+        if name in STRINGS:
             length = self._step(store)
         self._emulator.finish(domain, length)
         return True
 
-    def _update(self, domain: Domain, table: MFN, index: int, new: int) -> bool:
+    def _without_match(self, domain: Domain, store: Store, table: MFN, offset: int) -> bool:
+        """CMPXCHG16B: it would store too much, but if it does not match it stores nothing."""
+        words = self._words
+        at = table * ENTRIES + (offset >> 3)
+        low, high = self._hv.machine.memory.words[at : at + 2]
+        if (low, high) == (words[RAX], words[RDX]):
+            return False
+        words[RAX], words[RDX] = low, high
+        self._cpu.flags &= ~ZF
+        self._emulator.finish(domain, store.length)
+        return True
+
+    def _source(self, domain: Domain, store: Store, bit: int) -> int | None:
+        """The operand that is not the entry; None if it cannot be read."""
+        words, name, size = self._words, store.name, store.size
+        mask = (1 << 8 * size) - 1
+        if name == "movs":
+            return self._string_source(domain, store)
+        if name == "pop":
+            return self._popped(domain, size)
+        if name == "stos":
+            return words[RAX] & mask
+        if name == "set":
+            return int(condition_holds(store.condition, self._cpu.flags))
+        if name in BIT_OPERATIONS:
+            return bit
+        if name in SHIFTS:
+            return count_of(store, words)
+        if name == "cmpxchg8b":
+            return (words[RCX] & _M32) << 32 | words[RBX] & _M32
+        if name == "movbe":
+            return int.from_bytes(self._register(store).to_bytes(size, "little"), "big")
+        if store.immediate is None or name in DOUBLE_SHIFTS:
+            return self._register(store)
+        return store.immediate & mask
+
+    def _expected(self, store: Store) -> int:
+        """What a compare-and-exchange compares with."""
+        words = self._words
+        if store.name == "cmpxchg8b":
+            return (words[RDX] & _M32) << 32 | words[RAX] & _M32
+        return words[RAX] & (1 << 8 * store.size) - 1
+
+    def _set_registers(self, store: Store, old: int, matched: bool) -> None:
+        """What the instruction leaves in registers, ``old`` having been the operand."""
+        words, name, size = self._words, store.name, store.size
+        if name in ("xchg", "xadd"):
+            high = size == 1 and store.high_bytes and 4 <= store.reg < 8
+            self._set_register(store.reg, high, size, old)
+        elif name == "cmpxchg" and not matched:
+            self._set_register(RAX, False, size, old)
+        elif name == "cmpxchg8b" and not matched:
+            words[RAX], words[RDX] = old & _M32, old >> 32
+        elif name == "pop":
+            self._set_register(RSP, False, self._cpu.bits // 8, self._stack() + size)
+
+    def _update(
+        self, domain: Domain, table: MFN, index: int, new: int, offset: int, size: int
+    ) -> bool:
         """Put a whole entry in place if it is one that the domain may have."""
+        if self._put(domain, table, index, new):
+            return True
+        if domain.width == 32 and size == 4 and offset & 4 and new & PTE_P:
+            return self._put(domain, table, index, new & ~PTE_P)
+        return False
+
+    def _put(self, domain: Domain, table: MFN, index: int, new: int) -> bool:
         hv = self._hv
         if new & PTE_P:
             mfn = (new & PTE_MFN_MASK) >> PAGE_SHIFT
@@ -336,6 +245,19 @@ class TableWrites:
             if not hv.frames.exists(mfn) or hv.frames.owner[mfn] not in (domain.id, _COW):
                 return False
         return hv.paging.update_entry(table, index, new, domain) == 0
+
+    # -- the stack -------------------------------------------------------------------------
+
+    def _stack(self) -> int:
+        return self._words[RSP] & (_M64 if self._cpu.bits == 64 else _M32)
+
+    def _popped(self, domain: Domain, size: int) -> int | None:
+        base = self._cpu.segment_base(SS) if self._cpu.bits == 32 else 0
+        try:
+            data = self._hv.guest.read(domain, base + self._stack(), size)
+        except GuestFault:
+            return None
+        return int.from_bytes(data, "little")
 
     # -- string instructions ---------------------------------------------------------------
 
