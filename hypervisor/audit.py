@@ -12,7 +12,7 @@ design hold; each violation names frames and entries.
 3. A shared frame's contents hash to its key; no two of one group have the same contents.
 4. A shared frame's count is the number of entries that map it, and is never 0.
 5. Owned + shared + free + hypervisor = all frames; each domain's page count is what it owns; the
-   M2P names a PFN for no frame that is nobody's.
+   M2P names a PFN for no frame that is nobody's, and both widths' M2P say the same.
 Two more cannot be counted from here: that no TLB entry outlives its rights (6; see
 ``emu.coherence`` and its tests) and what a guest reads (7; the guests check it themselves).
 """
@@ -24,10 +24,25 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emu.paging import PTE_MFN_MASK, PTE_P, PTE_RW
-from emu.units import MFN, PAGE_SHIFT
-from hypervisor.abi import L4_FIRST_XEN_SLOT, L4_LAST_XEN_SLOT, DomId
-from hypervisor.domain import NO_FRAME
-from hypervisor.frames import ALLOCATED, FREE, INVALID_M2P, PINNED, VALIDATED, XEN_HEAP, PageType
+from emu.units import ENTRIES, MFN, PAGE_SHIFT
+from hypervisor.abi import (
+    L2_FIRST_XEN_SLOT_PAE,
+    L3_ENTRIES_PAE,
+    L3_XEN_SLOT_PAE,
+    L4_FIRST_XEN_SLOT,
+    L4_LAST_XEN_SLOT,
+    DomId,
+)
+from hypervisor.frames import (
+    ALLOCATED,
+    FREE,
+    INVALID_M2P,
+    PINNED,
+    VALIDATED,
+    XEN_HEAP,
+    XEN_L2,
+    PageType,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,6 +83,7 @@ def audit(hv: "Hypervisor") -> list[Violation]:
         _counts,
         _writable,
         _linear,
+        _pae,
         _granted,
         _shared_contents,
         _shared_counts,
@@ -85,6 +101,9 @@ def _entries(hv: "Hypervisor", level: int) -> _Entries:
     present = (values & np.uint64(PTE_P)) != 0
     if level == PageType.L4:
         present[:, L4_FIRST_XEN_SLOT : L4_LAST_XEN_SLOT + 1] = False
+    elif level == PageType.L2:
+        with_slots = (frames.flags_column[tables] & XEN_L2) != 0
+        present[with_slots, L2_FIRST_XEN_SLOT_PAE:] = False
     row, index = np.nonzero(present)
     value = values[row, index]
     mfn = ((value & np.uint64(PTE_MFN_MASK)) >> np.uint64(PAGE_SHIFT)).astype(np.int64)
@@ -121,8 +140,8 @@ def _counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     np.add.at(refs, pinned, 1)
     np.add.at(types, pinned, 1)
     for domain in hv.domains.values():
-        held = [t for t in (domain.table, domain.user_table) if t != NO_FRAME]
-        held += [*domain.gdt_frames, *domain.ldt_frames.values(), domain.shared_info]
+        held = [*domain.base_tables, domain.shared_info]
+        held += [*domain.gdt_frames, *domain.ldt_frames.values()]
         for mfn in (*held, *domain.service_frames):
             refs[mfn] += 1
             types[mfn] += 1
@@ -180,6 +199,34 @@ def _writable(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
         ],
         2,
     )
+
+
+def _pae(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
+    """What of the hypervisor a 32-bit guest has mapped: the M2P, read-only, at its place."""
+    frames, words = hv.frames, hv.machine.memory.words
+    texts = []
+    expected = [hv.paging.xen_slots_pae.get(i, 0) for i in range(L2_FIRST_XEN_SLOT_PAE, ENTRIES)]
+    for mfn in np.flatnonzero(frames.flags_column & XEN_L2).tolist():
+        at = mfn * ENTRIES
+        if words[at + L2_FIRST_XEN_SLOT_PAE : at + ENTRIES].tolist() != expected:
+            texts.append(f"L2 table {mfn:#x} has wrong hypervisor's slots")
+    l3 = levels[2]
+    for i, mfn in enumerate(l3.mfn.tolist()):
+        owner = hv.domains.get(int(frames.owner_column[l3.table[i]]))
+        special = bool(frames.flags[mfn] & XEN_L2)
+        if owner is None or owner.width == 64:
+            if special:
+                texts.append(f"{_at(l3, i)} of no 32-bit guest maps an L2 table of one")
+        elif l3.index[i] >= L3_ENTRIES_PAE or special != (l3.index[i] == L3_XEN_SLOT_PAE):
+            texts.append(f"{_at(l3, i)} of a 32-bit guest is not where it may be")
+    for domain in hv.domains.values():
+        if domain.width == 64:
+            continue
+        table = domain.table * ENTRIES
+        lower = [i for i in range(L4_FIRST_XEN_SLOT) if words[table + i] & PTE_P]
+        if lower != [0] * bool(domain.l3):
+            texts.append(f"{domain.label}: its hidden L4 table maps {lower}")
+    yield from _limited(texts, 2)
 
 
 def _granted(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
@@ -305,4 +352,9 @@ def _ownership(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Violation]
     nobodys = (owner == FREE) | (owner == DomId.COW)
     for mfn in np.flatnonzero(nobodys & (frames.m2p_column != INVALID_M2P)).tolist():
         texts.append(f"frame {mfn:#x} is no domain's and still has a PFN in the M2P")
+    differing = frames.m2p_column.astype(np.uint32) != frames.m2p32_column
+    for mfn in np.flatnonzero(differing).tolist():
+        texts.append(
+            f"the M2P says {frames.m2p32_column[mfn]:#x} of frame {mfn:#x} to 32-bit guests"
+        )
     yield from _limited(texts, 5)

@@ -4,12 +4,13 @@ What a guest finds at its start of day, all in one linear mapping of its memory 
 image's VIRT_BASE (PFN 0):
 
     image | boot module | P2M list | start_info | XenStore page | console page |
-    page tables (L4 first) | boot stack | at least 512 KiB of slack, up to the next 4 MiB boundary
+    page tables (top first) | boot stack | at least 512 KiB of slack, up to the next 4 MiB boundary
 
 A guest that gives INIT_P2M has its P2M list mapped there instead, and one that gives MOD_START_PFN
 its module unmapped; the frames of both lie behind the stack. Page-table pages are mapped
 read-only, everything else writable. RSI is the address of start_info, RSP the top of the stack,
-events are masked. ``shared_info`` is passed as a machine address.
+events are masked. ``shared_info`` is passed as a machine address. A 32-bit guest finds the same in
+its own width, with three levels of tables: an L2 table for the last GiB is always among them.
 
 Invariants: a frame's MFN never equals its PFN, so that a guest that mixes them up is found out;
 all references are taken by validating the tables like any guest's, so that the audit agrees;
@@ -26,29 +27,36 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from emu.cpu import DATA, DS, ES, R15, RAX, RIP, RSI, RSP
+from emu.cpu import CS, DATA, DS, ES, FS, GS, R15, RAX, RIP, RSI, RSP, SS, Cpu
 from emu.paging import PTE_A, PTE_D, PTE_P, PTE_RW, PTE_US, RFLAGS_IF
 from emu.units import ENTRIES, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
+    HYPERVISOR_VIRT_START_PAE,
+    L3_XEN_SLOT_PAE,
     MAX_GUEST_CMDLINE,
     XEN_LEGACY_MAX_VCPUS,
+    Flat32,
     Flat64,
     Hypercall,
     Sif,
     StartInfo,
     VcpuInfo,
-    offset_of,
+    VmAssist,
+    Width,
+    layout,
     size_of,
     to_bytes,
 )
 from hypervisor.console import Console
-from hypervisor.domain import Domain, State
+from hypervisor.descriptors import RING1_CS, RING1_DS, unpack_segment
+from hypervisor.domain import Domain, State, frames_of
 from hypervisor.errors import DomainError, HypervisorError
-from hypervisor.frames import PageType
 from hypervisor.hypercalls.version import FEATURES
 from hypervisor.image import KernelImage
+from hypervisor.paging import top_level
+from hypervisor.sharedinfo import UPCALL_MASK
 from hypervisor.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -58,7 +66,7 @@ if TYPE_CHECKING:
 
     Column = NDArray[np.uint64]
 
-MAGIC: Final = b"xen-3.0-x86_64"
+MAGIC: Final[dict[Width, bytes]] = {64: b"xen-3.0-x86_64", 32: b"xen-3.0-x86_32p"}
 MIN_MEMORY: Final = 64 << 10
 """Bytes: less cannot hold even the tables of an empty kernel."""
 _SLACK: Final = 512 << 10
@@ -68,8 +76,10 @@ _TABLE: Final = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_US
 _CANONICAL: Final = (1 << 48) - 1
 _STORE_REMOTE: Final = 0
 """Domain that may bind the XenStore and console ports: Xen's domain 0."""
-_DOMAIN_FRAMES: Final = 4
-"""Frames that a domain needs beyond its memory: shared_info and its descriptor window."""
+_PFN: Final[dict[Width, str]] = {64: "<u8", 32: "<u4"}
+"""An entry of the P2M list."""
+_SHIFTS: Final[dict[Width, tuple[int, ...]]] = {64: (36, 27, 18, 9), 32: (27, 18, 9)}
+"""By level, top first: what a linear page number is shifted by to give the region of a table."""
 
 _HYPERCALL_ENTRY: Final = 32
 _CALL: Final = b"\x51\x41\x53\xb8%b\x0f\x05\x41\x5b\x59\xc3"
@@ -78,15 +88,24 @@ _IRET: Final = b"\x51\x41\x53\x50\xb8%b\x0f\x05"
 """push rcx; push r11; push rax; mov eax, number; syscall: jumped to, it does not return."""
 
 
-def _hypercall_page() -> bytes:
+_CALL32: Final = b"\xb8%b\xcd\x82\xc3"
+"""mov eax, number; int 0x82; ret"""
+_IRET32: Final = b"\x50\xb8%b\xcd\x82"
+"""push eax; mov eax, number; int 0x82: jumped to, it does not return."""
+
+
+def _hypercall_page(call: bytes, iret: bytes) -> bytes:
     page = b""
     for number in range(PAGE_SIZE // _HYPERCALL_ENTRY):
-        code = _IRET if number == Hypercall.iret else _CALL
+        code = iret if number == Hypercall.iret else call
         page += (code % number.to_bytes(4, "little")).ljust(_HYPERCALL_ENTRY, b"\xcc")
     return page
 
 
-HYPERCALL_PAGE: Final = _hypercall_page()
+HYPERCALL_PAGE: Final[dict[Width, bytes]] = {
+    64: _hypercall_page(_CALL, _IRET),
+    32: _hypercall_page(_CALL32, _IRET32),
+}
 """The stubs by which guests make hypercalls, 32 bytes each, entry n for hypercall n."""
 
 
@@ -108,7 +127,7 @@ class Layout:
     mapped: int
     """Pages mapped from VIRT_BASE on."""
     regions: tuple[tuple[int, ...], ...]
-    """By level 4..1: the regions that its tables map, as linear page numbers shifted right."""
+    """By level, top first: the regions that the tables map, as linear page numbers shifted."""
 
 
 def _pages(size: int) -> int:
@@ -135,7 +154,7 @@ def plan(image: KernelImage, memory: int, module_size: int = 0) -> Layout:
             f"{image.name}: the kernel needs {_mib(image_pages)}, the domain has {_mib(pages)}"
         )
     module_pages = _pages(module_size)
-    p2m_pages = _pages(pages * 8)
+    p2m_pages = _pages(pages * image.width // 8)
     at = image_pages
     module = p2m = 0
     if not image.mod_start_pfn:
@@ -147,10 +166,7 @@ def plan(image: KernelImage, memory: int, module_size: int = 0) -> Layout:
         module_pages if image.mod_start_pfn else 0
     )
 
-    room = (HYPERVISOR_VIRT_START if base < HYPERVISOR_VIRT_START else 1 << 64) - base
-    if base < 1 << 47:
-        room = (1 << 47) - base
-    room >>= PAGE_SHIFT
+    room = _end_of_space(image) - base >> PAGE_SHIFT
     table_pages = 1
     while True:
         end = tables + table_pages + 1
@@ -190,17 +206,29 @@ def plan(image: KernelImage, memory: int, module_size: int = 0) -> Layout:
     )
 
 
+def _end_of_space(image: KernelImage) -> int:
+    """The first address behind VIRT_BASE that cannot be mapped in one piece with it."""
+    if image.width == 32:
+        return HYPERVISOR_VIRT_START_PAE
+    if image.virt_base < 1 << 47:
+        return 1 << 47
+    return HYPERVISOR_VIRT_START if image.virt_base < HYPERVISOR_VIRT_START else 1 << 64
+
+
 def _regions(image: KernelImage, mapped: int, p2m_pages: int) -> tuple[tuple[int, ...], ...]:
-    """The tables that are needed: by level 4..1, what each maps."""
+    """The tables that are needed: by level, top first, what each maps."""
     ranges = [((image.virt_base & _CANONICAL) >> PAGE_SHIFT, mapped)]
     if image.init_p2m is not None:
         ranges.append((_p2m_range(image, image.init_p2m, mapped, p2m_pages), p2m_pages))
     levels = []
-    for shift in (36, 27, 18, 9):
+    top = _SHIFTS[image.width][0]
+    for shift in _SHIFTS[image.width]:
         found: set[int] = set()
         for first, count in ranges:
             found.update(range(first >> shift, ((first + count - 1) >> shift) + 1))
-        levels.append(tuple(sorted(found)) if shift < 36 else (0,))
+        if shift == 18 and image.width == 32:
+            found.add(L3_XEN_SLOT_PAE)
+        levels.append(tuple(sorted(found)) if shift < top else (0,))
     return tuple(levels)
 
 
@@ -208,6 +236,8 @@ def _p2m_range(image: KernelImage, start: VA, mapped: int, p2m_pages: int) -> in
     """Linear page number at which a guest that asks for it finds its P2M list."""
     end = start + p2m_pages * PAGE_SIZE
     split = start < 1 << 47 < end or end > 1 << 64
+    if image.width == 32:
+        split = end > HYPERVISOR_VIRT_START_PAE
     if split or (start < HYPERVISOR_VIRT_END and end > HYPERVISOR_VIRT_START):
         raise DomainError(f"{image.name}: INIT_P2M {start:#x} leaves no room for the P2M list")
     if start < image.virt_base + mapped * PAGE_SIZE and end > image.virt_base:
@@ -233,8 +263,6 @@ def build_domain(
     Raises:
         DomainError: the image cannot run here, or something does not fit.
     """
-    if image.width != 64:
-        raise DomainError(f"{image.name}: a {image.width}-bit kernel; only 64-bit kernels can run")
     missing = sorted(f.name for f in image.required_features if f not in FEATURES)
     if missing:
         raise DomainError(f"{image.name}: requires {', '.join(missing)}, which is not offered")
@@ -246,31 +274,34 @@ def build_domain(
     if memory % PAGE_SIZE or memory < MIN_MEMORY:
         raise DomainError(f"{name}: memory of {memory} bytes is no multiple of 4 KiB from 64 KiB")
     where = plan(image, memory, len(module or b""))
-    if where.pages + _DOMAIN_FRAMES > hv.frames.free:
-        needed = where.pages + _DOMAIN_FRAMES
+    needed = where.pages + frames_of(image.width)
+    if needed > hv.frames.free:
         raise DomainError(f"{name}: needs {needed:,} frames of 4 KiB, {hv.frames.free:,} are free")
 
-    domain = hv.create_domain(name, where.pages, console)
+    domain = hv.create_domain(name, where.pages, console, image.width)
     domain.symbols = Symbols(image.symbols, image.elf)
     domain.privileged = privileged
+    if image.extended_cr3:
+        domain.vm_assist |= 1 << VmAssist.pae_extended_cr3
     mfns = _allocate(hv, domain, where.pages)
     _load(hv, image, mfns)
     if module:
         _place(hv, mfns, where.module * PAGE_SIZE, module)
-    _place(hv, mfns, where.p2m * PAGE_SIZE, mfns.astype("<u8").tobytes())
+    _place(hv, mfns, where.p2m * PAGE_SIZE, mfns.astype(_PFN[image.width]).tobytes())
     info = _start_info(hv, domain, image, where, mfns, line, module)
     _place(hv, mfns, where.start_info * PAGE_SIZE, to_bytes(info))
     _build_tables(hv, image, where, mfns)
     top = MFN(int(mfns[where.tables]))
     # The builder's pin and the base pointer: two genuine references, taken as a guest's would be.
-    if hv.paging.pin(top, PageType.L4, domain) or hv.paging.get_table(top, PageType.L4, domain):
+    level = top_level(domain)
+    if hv.paging.pin(top, level, domain) or hv.paging.get_table(top, level, domain):
         raise HypervisorError(f"{domain.label}: the builder's own tables do not validate")
-    domain.table = top
+    hv.paging.set_base(domain, top)
     store = MFN(info.store_mfn), info.store_evtchn
     hv.connect(domain, memory, store, (MFN(info.console.domU.mfn), info.console.domU.evtchn))
     shared_info = hv.machine.memory.frame(domain.shared_info)
     for vcpu in range(XEN_LEGACY_MAX_VCPUS):
-        shared_info[vcpu * size_of(VcpuInfo) + offset_of(VcpuInfo, "evtchn_upcall_mask")] = 1
+        shared_info[vcpu * size_of(VcpuInfo) + UPCALL_MASK] = 1
     _boot_state(hv, domain, image, where)
     domain.state = State.RUNNABLE
     return domain
@@ -285,7 +316,7 @@ def _allocate(hv: "Hypervisor", domain: Domain, pages: int) -> "Column":
     for pfn in np.flatnonzero(mfns == pfns).tolist():
         other = (pfn + 1) % pages
         mfns[[pfn, other]] = mfns[[other, pfn]]
-    frames.m2p_column[mfns] = pfns
+    frames.set_m2p_many(mfns, pfns)
     return mfns
 
 
@@ -307,7 +338,8 @@ def _load(hv: "Hypervisor", image: KernelImage, mfns: "Column") -> None:
     for segment in image.segments:
         _place(hv, mfns, segment.va - image.virt_base, segment.data)
     if image.hypercall_page is not None:
-        _place(hv, mfns, image.hypercall_page - image.virt_base, HYPERCALL_PAGE)
+        page = HYPERCALL_PAGE[image.width]
+        _place(hv, mfns, image.hypercall_page - image.virt_base, page)
 
 
 def _start_info(
@@ -322,8 +354,9 @@ def _start_info(
     def va(pfn: int) -> int:
         return image.virt_base + pfn * PAGE_SIZE
 
-    info = StartInfo()
-    info.magic[: len(MAGIC)] = list(MAGIC)
+    info = layout(StartInfo, image.width)()
+    magic = MAGIC[image.width]
+    info.magic[: len(magic)] = list(magic)
     info.nr_pages = where.pages
     info.shared_info = domain.shared_info << PAGE_SHIFT
     info.flags = Sif.PRIVILEGED if domain.privileged else 0
@@ -369,6 +402,8 @@ def _build_tables(hv: "Hypervisor", image: KernelImage, where: Layout, mfns: "Co
         end -= len(level)
         block = np.zeros((len(level), ENTRIES), dtype=np.uint64)
         block[np.searchsorted(regions, pages >> 9), pages & 511] = values
+        if level is where.regions[0] and image.width == 32:
+            block[block != 0] = block[block != 0] & ~np.uint64(PTE_RW | PTE_US | PTE_A | PTE_D)
         hv.machine.memory.array[table_mfns] = block
         for mfn in table_mfns.tolist():
             hv.machine.coherence.wrote(mfn)
@@ -376,16 +411,29 @@ def _build_tables(hv: "Hypervisor", image: KernelImage, where: Layout, mfns: "Co
         values = (table_mfns << shift) | np.uint64(_TABLE)
 
 
+def load_flat32(cpu: Cpu) -> None:
+    """The flat segments of a 32-bit guest's kernel in all registers: ring 1."""
+    code = unpack_segment(Flat32.KERNEL_CS, RING1_CS)
+    data = unpack_segment(Flat32.KERNEL_DS, RING1_DS)
+    cpu.load_segment(CS, code.selector, code.attributes)
+    for segment in (SS, DS, ES, FS, GS):
+        cpu.load_segment(segment, data.selector, data.attributes)
+    cpu.sync_mode()
+
+
 def _boot_state(hv: "Hypervisor", domain: Domain, image: KernelImage, where: Layout) -> None:
     """The CPU at the guest's first instruction."""
     cpu = hv.machine.cpu
-    domain.kernel_ss = Flat64.KERNEL_SS
+    domain.kernel_ss = Flat64.KERNEL_SS if image.width == 64 else Flat32.KERNEL_SS
     domain.kernel_sp = VA(image.virt_base + (where.stack + 1) * PAGE_SIZE)
     live = cpu.save()
     cpu.load(hv.idle_state)
-    hv.machine.flat64(3, Flat64.KERNEL_CS, Flat64.KERNEL_SS)
-    for segment in (DS, ES):
-        cpu.load_segment(segment, Flat64.KERNEL_DS, DATA)
+    if image.width == 64:
+        hv.machine.flat64(3, Flat64.KERNEL_CS, Flat64.KERNEL_SS)
+        for segment in (DS, ES):
+            cpu.load_segment(segment, Flat64.KERNEL_DS, DATA)
+    else:
+        load_flat32(cpu)
     for register in range(RAX, R15 + 1):
         cpu.words[register] = 0
     cpu.words[RIP] = image.entry

@@ -46,8 +46,11 @@ from hypervisor.abi import (
     FIRST_RESERVED_GDT_BYTE,
     FIRST_RESERVED_GDT_ENTRY,
     FIRST_RESERVED_GDT_PAGE,
+    HYPERVISOR_VIRT_START_PAE,
     Errno,
+    Flat32,
     Flat64,
+    Width,
 )
 from hypervisor.domain import Domain
 from hypervisor.frames import PageType
@@ -74,6 +77,25 @@ _CALL_GATE: Final = 0xC
 RING3_CS64: Final = CODE64 << 32 | 0xFFFF
 RING3_DS: Final = DATA << 32 | 0xFFFF
 RING3_CS32: Final = RING3_DS | SEGMENT_CODE
+_RING1: Final = SEGMENT.encode(DPL=1) | ~SEGMENT_DPL
+RING1_CS: Final = RING3_CS32 & _RING1
+RING1_DS: Final = RING3_DS & _RING1
+
+_FLAT: Final[dict[Width, dict[int, int]]] = {
+    64: {
+        Flat64.RING3_CS32: RING3_CS32,
+        Flat64.RING3_SS64: RING3_DS,
+        Flat64.RING3_CS64: RING3_CS64,
+    },
+    32: {
+        Flat32.RING1_CS: RING1_CS,
+        Flat32.RING1_DS: RING1_DS,
+        Flat32.RING3_CS: RING3_CS32,
+        Flat32.RING3_DS: RING3_DS,
+    },
+}
+"""The flat segments of the ABI by selector. The widths' selectors collide, so that there is a page
+of them for each."""
 
 _PAGE: Final = PTE_P | PTE_RW | PTE_A | PTE_D | PTE_NX
 _ZERO_PAGE: Final = PTE_P | PTE_A | PTE_NX
@@ -107,33 +129,56 @@ def unpack_segment(selector: int, descriptor: int) -> Segment:
     return Segment(selector, attributes, base, limit)
 
 
-def gate_selector_okay(selector: int) -> bool:
+def fix_selector(selector: int, width: Width) -> int:
+    """A selector for a guest's kernel: its RPL is at least the ring that the kernel runs in."""
+    if width == 64:
+        return selector | 3
+    return selector if selector & 3 else selector | 1
+
+
+def gate_selector_okay(selector: int, width: Width) -> bool:
     """True if a gate to this code selector cannot reach a segment of the hypervisor's own."""
     return (
         selector >> 3 < FIRST_RESERVED_GDT_ENTRY
-        or selector == Flat64.KERNEL_CS
+        or selector == (Flat64.KERNEL_CS if width == 64 else Flat32.KERNEL_CS)
         or bool(selector & 4)
     )
 
 
-def check_descriptor(descriptor: int) -> int | None:
-    """The descriptor as a 64-bit guest may have it, or None if it may not have it at all.
+def check_descriptor(descriptor: int, width: Width) -> int | None:
+    """The descriptor as a guest may have it, or None if it may not have it at all.
 
-    Code and data segments get DPL 3, the only ring of a 64-bit guest. A call gate gets DPL 0, so
-    that using it is a #GP that names it.
+    Code and data segments get the DPL of the guest's kernel at least: 3 for a 64-bit one, 1 for a
+    32-bit one. A 32-bit guest may not have 64-bit code, which would reach the hypervisor's
+    addresses; and a flat segment of its that ends within or behind the hypervisor's range is
+    extended to 4 GiB, as Xen does for old Linux kernels. A call gate gets DPL 0, so that using it
+    is a #GP that names it.
     """
     if not descriptor & SEGMENT_P:
         return descriptor
-    if descriptor & SEGMENT_S:
-        return descriptor | SEGMENT_DPL
     kind = SYSTEM_SEGMENT.get(descriptor, "TYPE")
-    if kind == 0:
-        return descriptor | SEGMENT_DPL
-    if kind != _CALL_GATE or not gate_selector_okay(GATE.get(descriptor, "SELECTOR")):
+    if descriptor & SEGMENT_S or kind == 0:
+        if width == 64:
+            return descriptor | SEGMENT_DPL
+        if not descriptor & SEGMENT_DPL:
+            descriptor |= SEGMENT.encode(DPL=1)
+        return _flat_to_the_end(descriptor) if descriptor & SEGMENT_S else descriptor
+    if kind != _CALL_GATE or not gate_selector_okay(GATE.get(descriptor, "SELECTOR"), width):
         return None
-    if descriptor >> 32 & 0xFF:
+    if width == 64 and descriptor >> 32 & 0xFF:
         return None
     return descriptor & ~SEGMENT_DPL
+
+
+def _flat_to_the_end(descriptor: int) -> int | None:
+    if descriptor & SEGMENT_L:
+        return None
+    size = SEGMENT.get(descriptor, "LIMIT") + 1
+    if descriptor & SEGMENT_G:
+        size <<= 12
+    if SEGMENT.get(descriptor, "BASE") == 0 and size > HYPERVISOR_VIRT_START_PAE:
+        descriptor |= SEGMENT.mask("LIMIT")
+    return descriptor
 
 
 class Descriptors:
@@ -143,15 +188,13 @@ class Descriptors:
         self._hv = hv
         self._words = hv.machine.memory.words
         self._frames = hv.frames
-        self._flat = hv.frames.hypervisor_frame()
+        self._flat: dict[Width, MFN] = {}
         self._zero = hv.frames.hypervisor_frame()
-        first = self._flat * ENTRIES
-        for selector, descriptor in (
-            (Flat64.RING3_CS32, RING3_CS32),
-            (Flat64.RING3_SS64, RING3_DS),
-            (Flat64.RING3_CS64, RING3_CS64),
-        ):
-            self._words[first + (selector - FIRST_RESERVED_GDT_BYTE >> 3)] = descriptor
+        for width, segments in _FLAT.items():
+            self._flat[width] = frame = hv.frames.hypervisor_frame()
+            for selector, descriptor in segments.items():
+                at = frame * ENTRIES + (selector - FIRST_RESERVED_GDT_BYTE >> 3)
+                self._words[at] = descriptor
         hv.machine.cpu.set_descriptor_table(GDT_BASE, GDT_LIMIT)
 
     # -- the window ------------------------------------------------------------------------
@@ -163,7 +206,7 @@ class Descriptors:
         """Fill a new domain's window: the hypervisor's page, and no guest pages."""
         for page in range(16):
             self._entry(domain, page, self._zero, _ZERO_PAGE)
-        self._entry(domain, FIRST_RESERVED_GDT_PAGE, self._flat, _PAGE)
+        self._entry(domain, FIRST_RESERVED_GDT_PAGE, self._flat[domain.width], _PAGE)
 
     def drop(self, domain: Domain) -> None:
         """Give back the references on all of the guest's descriptor pages."""
@@ -213,7 +256,7 @@ class Descriptors:
         at = frame * ENTRIES
         good: list[int] = []
         for value in self._words[at : at + ENTRIES].tolist():
-            checked = check_descriptor(value)
+            checked = check_descriptor(value, domain.width)
             if checked is None:
                 paging.put_type(frame, domain)
                 paging.put_ref(frame)
@@ -300,7 +343,7 @@ class Descriptors:
             return domain.ldt_frames[page] * ENTRIES + index
         page, index = selector >> 12, selector >> 3 & 511
         if page == FIRST_RESERVED_GDT_PAGE:
-            return self._flat * ENTRIES + index
+            return self._flat[domain.width] * ENTRIES + index
         if page < len(domain.gdt_frames):
             return domain.gdt_frames[page] * ENTRIES + index
         return None
@@ -313,11 +356,12 @@ class Descriptors:
     def code_and_stack(
         self, domain: Domain, cs: int, ss: int, rip: int
     ) -> tuple[Segment, Segment] | SegmentFault:
-        """The segments that IRET to ring 3 would load, or how it would fault.
+        """The segments that IRET to an outer ring would load, or how it would fault.
 
-        Both selectors have RPL 3.
+        Both selectors have the RPL of that ring: 3, or 1 for a 32-bit guest's kernel.
         """
         code, stack = self.find(domain, cs), self.find(domain, ss)
+        ring = SEGMENT.encode(DPL=cs & 3)
         for selector in (cs, ss):
             if selector & ~3 == 0:
                 return SegmentFault(GP, 0)
@@ -326,12 +370,12 @@ class Descriptors:
             code & SEGMENT_L and code & SEGMENT_DB
         ):
             return SegmentFault(GP, cs & ~3)
-        if not conforming and code & SEGMENT_DPL != SEGMENT_DPL:
+        if code & SEGMENT_DPL > ring if conforming else code & SEGMENT_DPL != ring:
             return SegmentFault(GP, cs & ~3)
         if not code & SEGMENT_P:
             return SegmentFault(NP, cs & ~3)
-        need = SEGMENT_S | SEGMENT_RW | SEGMENT_DPL
-        if stack & need != need or stack & SEGMENT_CODE:
+        need = SEGMENT_S | SEGMENT_RW
+        if stack & need != need or stack & SEGMENT_CODE or stack & SEGMENT_DPL != ring:
             return SegmentFault(GP, ss & ~3)
         if not stack & SEGMENT_P:
             return SegmentFault(SS, ss & ~3)
@@ -339,7 +383,8 @@ class Descriptors:
             return SegmentFault(GP, 0)
         self._accessed(domain, cs)
         self._accessed(domain, ss)
-        return unpack_segment(cs, code), unpack_segment(ss, stack)
+        # The engine knows the ring by the DPL in the hidden part (a conforming segment's is lower).
+        return unpack_segment(cs, code & ~SEGMENT_DPL | ring), unpack_segment(ss, stack)
 
     def data(self, domain: Domain, selector: int) -> Segment | None:
         """What ``mov`` to FS or GS in ring 3 would load, or None if it would fault."""

@@ -1,38 +1,40 @@
-"""From SYSCALL to the function that answers, and back: the hottest path of the hypervisor.
+"""From a hypercall to the function that answers, and back: the hottest path of the hypervisor.
 
 A guest kernel's SYSCALL is a hypercall: number in RAX, arguments in RDI, RSI, RDX, R10, R8, R9,
 result in RAX; RCX and R11 are RIP and RFLAGS, as the instruction itself would leave them. A user
 process's SYSCALL goes to the callback that its kernel registered (``hypervisor.traps``).
 
+A 32-bit guest's is ``int 0x82``: number in EAX, arguments in EBX, ECX, EDX, ESI, EDI, EBP, result
+in EAX.
+
 ``multicall`` is here too, because it is dispatch: each entry is one hypercall.
 
-Source: xen.h (multicall_entry), arch-x86/xen-x86_64.h (registers of a hypercall).
+Source: xen.h (multicall_entry), arch-x86/xen-x86_64.h and xen-x86_32.h (registers of a hypercall).
 """
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from emu.cpu import R8, R9, R10, R11, RAX, RCX, RDI, RDX, RIP, RSI
-from hypervisor.abi import Errno, Hypercall
+from emu.cpu import R8, R9, R10, R11, RAX, RBP, RBX, RCX, RDI, RDX, RIP, RSI
+from emu.trap import UD
+from hypervisor.abi import Errno, Hypercall, Width
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault, Preempted
-from hypervisor.hypercalls import HYPERCALLS
+from hypervisor.hypercalls import HYPERCALLS, TABLES
 from hypervisor.hypercalls.registry import hypercall
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
 _M64: Final = 0xFFFF_FFFF_FFFF_FFFF
+_M32: Final = 0xFFFF_FFFF
 _ARGUMENTS: Final = (RDI, RSI, RDX, R10, R8, R9)
+_ARGUMENTS32: Final = (RBX, RCX, RDX, RSI, RDI, RBP)
 _REGISTERS: Final = tuple(_ARGUMENTS[:count] for count in range(7))
 _ENOSYS: Final = -int(Errno.ENOSYS)
 _EFAULT: Final = -int(Errno.EFAULT)
-_MULTICALL: Final = struct.Struct("<8Q")
-_RESULT: Final = struct.Struct("<Q")
-_SIX: Final = struct.Struct("<6Q")
-_RESULT_OFFSET: Final = 8
-_ARGUMENTS_OFFSET: Final = 16
-_SYSCALL_LENGTH: Final = 2
+_CALL_LENGTH: Final = 2
+"""Bytes of SYSCALL and of ``int 0x82``."""
 _WORK_PER_ENTRY: Final = 4
 WORK_PER_MULTICALL: Final = 1 << 15
 """Units (``Hypervisor.spend``) after which a multicall goes on in the next slice."""
@@ -40,8 +42,23 @@ MAX_MULTICALL: Final = 1 << 16
 """Entries of one multicall; beyond it the caller gets -E2BIG (bounded work for one call)."""
 
 
+class _Multicall(NamedTuple):
+    """How ``multicall_entry`` lies in memory: number, result, six arguments."""
+
+    entry: struct.Struct
+    word: struct.Struct
+    arguments: struct.Struct
+    mask: int
+
+
+_MULTICALLS: Final[dict[Width, _Multicall]] = {
+    64: _Multicall(struct.Struct("<8Q"), struct.Struct("<Q"), struct.Struct("<6Q"), _M64),
+    32: _Multicall(struct.Struct("<8I"), struct.Struct("<I"), struct.Struct("<6I"), _M32),
+}
+
+
 class Dispatcher:
-    """Answers SYSCALL; ``hv.current`` is who asked."""
+    """Answers SYSCALL and ``int 0x82``; ``hv.current`` is who asked."""
 
     def __init__(self, hv: "Hypervisor") -> None:
         self._hv = hv
@@ -53,6 +70,9 @@ class Dispatcher:
         hv = self._hv
         domain = hv.current
         words = self._words
+        if domain.width == 32:
+            self._no_syscall(domain)
+            return
         words[RCX] = words[RIP]
         words[R11] = self._cpu.flags
         if not domain.kernel_mode:
@@ -69,12 +89,39 @@ class Dispatcher:
             words[RAX] = result & _M64
         hv.leave(domain)
 
-    def _again(self, arguments: tuple[int, ...]) -> None:
+    def on_int82(self, domain: Domain) -> None:
+        """A 32-bit kernel's ``int 0x82``; EIP is behind it, and the caller leaves the trap."""
+        words = self._words
+        number = words[RAX] & _M32
+        arguments = [words[register] & _M32 for register in _ARGUMENTS32]
+        try:
+            result = self.invoke(domain, number, arguments)
+        except Preempted as again:
+            self._again(again.arguments, _ARGUMENTS32, _M32)
+            result = None
+        if result is not None:
+            words[RAX] = result & _M32
+
+    def _no_syscall(self, domain: Domain) -> None:
+        """SYSCALL in compatibility mode is #UD, as on Intel's CPUs."""
+        words = self._words
+        words[RIP] = (words[RIP] - _CALL_LENGTH) & _M32
+        self._hv.traps.entry32.note_mode(domain)
+        self._hv.traps.exception(domain, UD, None)
+        if domain.exit is None:
+            self._hv.leave(domain)
+
+    def _again(
+        self,
+        arguments: tuple[int, ...],
+        registers: tuple[int, ...] = _ARGUMENTS,
+        mask: int = _M64,
+    ) -> None:
         """The guest makes the same hypercall again, with these arguments, in its next slice."""
         words = self._words
-        for register, value in zip(_ARGUMENTS, arguments, strict=False):
-            words[register] = value & _M64
-        words[RIP] = (words[RIP] - _SYSCALL_LENGTH) & _M64
+        for register, value in zip(registers, arguments, strict=False):
+            words[register] = value & mask
+        words[RIP] = (words[RIP] - _CALL_LENGTH) & mask
         self._hv.machine.stop()
 
     def invoke(self, domain: Domain, number: int, arguments: list[int]) -> int | None:
@@ -87,7 +134,7 @@ class Dispatcher:
         """
         hv = self._hv
         domain.hypercalls += 1
-        entry = HYPERCALLS.get(number)
+        entry = TABLES[domain.width].get(number)
         result: int | None
         if entry is None:
             name, result = _unanswered(number), _ENOSYS
@@ -124,11 +171,13 @@ def multicall(hv: "Hypervisor", domain: Domain, calls: int, count: int) -> int |
     if count > MAX_MULTICALL:
         return -int(Errno.E2BIG)
     before = hv.work
+    entry, word, six, mask = _MULTICALLS[domain.width]
+    size = entry.size
     for i in range(count):
         if hv.work - before > WORK_PER_MULTICALL:
-            raise Preempted(calls + i * _MULTICALL.size, count - i)
-        at = calls + i * _MULTICALL.size
-        number, _, *arguments = _MULTICALL.unpack(hv.guest.read(domain, at, _MULTICALL.size))
+            raise Preempted(calls + i * size, count - i)
+        at = calls + i * size
+        number, _, *arguments = entry.unpack(hv.guest.read(domain, at, size))
         if number == Hypercall.multicall:
             result: int | None = -int(Errno.EINVAL)
         else:
@@ -136,13 +185,13 @@ def multicall(hv: "Hypervisor", domain: Domain, calls: int, count: int) -> int |
                 result = hv.dispatch.invoke(domain, number, arguments)
             except Preempted as again:
                 changed = [*again.arguments, *arguments[len(again.arguments) :]]
-                raw = _SIX.pack(*(value & _M64 for value in changed))
-                hv.guest.write(domain, at + _ARGUMENTS_OFFSET, raw)
-                raise Preempted(calls + i * _MULTICALL.size, count - i) from None
+                raw = six.pack(*(value & mask for value in changed))
+                hv.guest.write(domain, at + 2 * word.size, raw)
+                raise Preempted(calls + i * size, count - i) from None
         hv.spend(_WORK_PER_ENTRY)
         if result is None:
             return None
-        hv.guest.write(domain, at + _RESULT_OFFSET, _RESULT.pack(result & _M64))
+        hv.guest.write(domain, at + word.size, word.pack(result & mask))
         if domain.exit is not None or not domain.kernel_mode:
             break
     return 0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from emu import Trap
 from emu.units import MFN, VA
+from hypervisor.abi import Width
 from hypervisor.symbols import Symbols
 
 if TYPE_CHECKING:
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 _NULL = VA(0)
 NO_FRAME = MFN(0)
 """Frame 0 is the hypervisor's, so that it can stand for "none"."""
+
+
+def frames_of(width: Width) -> int:
+    """Frames that a domain takes beyond its memory: shared_info, its window, a hidden L4."""
+    return 5 if width == 32 else 4
 
 
 class State(Enum):
@@ -56,10 +62,11 @@ class TrapEntry:
 
 @dataclass(frozen=True, slots=True)
 class Callback:
-    """An entry point that the guest registered with ``callback_op``."""
+    """An entry point that the guest registered with ``callback_op``; ``cs`` is a 32-bit one's."""
 
     address: VA
     masks_events: bool = False
+    cs: int = 0
 
 
 Happening = tuple[int, str, int | None]
@@ -82,7 +89,8 @@ class Domain:
     privileged domain may everybody's (Xen's ``target``, which there is one domain)."""
     group: int = 0
     """Sharing group: frames are merged only within one."""
-    width: int = 64
+    width: Width = 64
+    """Bits of the guest's ``unsigned long``: 64, or 32 for a PAE guest."""
 
     # memory
     pages: int = 0
@@ -99,9 +107,12 @@ class Domain:
     hypercalls: int = 0
     page_faults: int = 0
     table: MFN = NO_FRAME
-    """Top-level table of the kernel (NEW_BASEPTR)."""
+    """The L4 table of the kernel (NEW_BASEPTR). Of a 32-bit guest it is the hypervisor's own, and
+    hidden from the guest: its slot 0 leads to the guest's L3 table, ``l3``."""
     user_table: MFN = NO_FRAME
-    """Top-level table of user mode (NEW_USER_BASEPTR)."""
+    """The L4 table of user mode (NEW_USER_BASEPTR); a 32-bit guest has one for both modes."""
+    l3: MFN = NO_FRAME
+    """A 32-bit guest's L3 table (NEW_BASEPTR)."""
     shared_info: MFN = NO_FRAME
     service_frames: tuple[MFN, ...] = ()
     """Frames that parts of the hypervisor store into for the guest (its XenStore and console
@@ -117,6 +128,8 @@ class Domain:
     saved: bytes = b""
     """CPU state while another domain runs."""
     kernel_mode: bool = True
+    """Which mode it is in. A 32-bit guest changes its ring without asking: for it this is right
+    from the trap that leaves guest code until the return."""
     trap_table: dict[int, TrapEntry] = field(default_factory=dict)
     event_callback: Callback | None = None
     failsafe_callback: Callback | None = None
@@ -179,6 +192,12 @@ class Domain:
             + self.tally["again"],
         }
         return Counter({name: n for name, n in (hot | self.tally).items() if n})
+
+    @property
+    def base_tables(self) -> list[MFN]:
+        """The guest's own tables that its base pointers hold references on."""
+        held = (self.l3,) if self.width == 32 else (self.table, self.user_table)
+        return [mfn for mfn in held if mfn != NO_FRAME]
 
     @property
     def label(self) -> str:

@@ -16,28 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from emu.units import ENTRIES, PAGE_SHIFT
-from hypervisor.abi import (
-    EVTCHN_2L_NR_CHANNELS,
-    NR_VIRQS,
-    Errno,
-    EvtchnStat,
-    SharedInfo,
-    VcpuInfo,
-    Virq,
-    offset_of,
-)
+from emu.units import PAGE_SHIFT
+from hypervisor.abi import NR_VIRQS, Errno, EvtchnStat, Virq
 from hypervisor.domain import Domain
 from hypervisor.errors import HypervisorError
+from hypervisor.sharedinfo import SHARED, UPCALL_MASK, UPCALL_PENDING
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
-_PENDING: Final = offset_of(SharedInfo, "evtchn_pending") >> 3
-_MASK: Final = offset_of(SharedInfo, "evtchn_mask") >> 3
-_SELECTOR: Final = offset_of(VcpuInfo, "evtchn_pending_sel") >> 3
-_UPCALL_PENDING: Final = offset_of(VcpuInfo, "evtchn_upcall_pending")
-_UPCALL_MASK: Final = offset_of(VcpuInfo, "evtchn_upcall_mask")
 _PER_VCPU: Final = (Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU)
 
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -91,7 +78,6 @@ class Events:
     def __init__(self, hv: "Hypervisor") -> None:
         self._hv = hv
         self._bytes = hv.machine.memory.bytes
-        self._words = hv.machine.memory.words
         self._ports: dict[int, dict[int, Channel]] = {}
         self._services = 0
 
@@ -120,47 +106,49 @@ class Events:
         at = domain.shared_info << PAGE_SHIFT
         data = self._bytes
         return (
-            data[at + _UPCALL_PENDING] != 0
-            and data[at + _UPCALL_MASK] == 0
+            data[at + UPCALL_PENDING] != 0
+            and data[at + UPCALL_MASK] == 0
             and domain.event_callback is not None
         )
 
     def wanted(self, domain: Domain) -> bool:
         """True if an upcall is pending and not masked, whether or not there is a callback."""
         at = domain.shared_info << PAGE_SHIFT
-        return self._bytes[at + _UPCALL_PENDING] != 0 and self._bytes[at + _UPCALL_MASK] == 0
+        return self._bytes[at + UPCALL_PENDING] != 0 and self._bytes[at + UPCALL_MASK] == 0
 
     def mask_upcalls(self, domain: Domain, masked: bool) -> None:
         """Set the virtual interrupt flag's opposite."""
-        self._bytes[(domain.shared_info << PAGE_SHIFT) + _UPCALL_MASK] = masked
+        self._bytes[(domain.shared_info << PAGE_SHIFT) + UPCALL_MASK] = masked
         self._hv.machine.coherence.wrote(domain.shared_info)
 
     def raise_port(self, domain: Domain, port: int) -> None:
         """An event arrives at a port: set what is to be set, and wake the domain if it waits."""
         if domain.exit is not None:
             return
-        words = self._words
-        base = domain.shared_info * ENTRIES
-        group, bit = port >> 6, 1 << (port & 63)
-        if words[base + _PENDING + group] & bit:
+        data = self._bytes
+        shared = SHARED[domain.width]
+        at, bit = (domain.shared_info << PAGE_SHIFT) + (port >> 3), 1 << (port & 7)
+        if data[at + shared.pending] & bit:
             return
-        words[base + _PENDING + group] |= bit
+        data[at + shared.pending] |= bit
         self._hv.machine.coherence.wrote(domain.shared_info)
         domain.tally["events"] += 1
-        if not words[base + _MASK + group] & bit:
-            self._select(domain, group)
+        if not data[at + shared.mask] & bit:
+            self._select(domain, port)
         if self._hv.scheduler.polls_for(domain, port):
             self._hv.scheduler.wake(domain)
 
-    def _select(self, domain: Domain, group: int) -> None:
-        """Set the selector bit of a group of ports; if it was clear, the upcall becomes pending."""
-        words = self._words
-        at = domain.shared_info * ENTRIES + _SELECTOR
-        bit = 1 << group
-        if words[at] & bit:
+    def _select(self, domain: Domain, port: int) -> None:
+        """Set the selector bit of a port's group; if it was clear, the upcall becomes pending."""
+        data = self._bytes
+        shared = SHARED[domain.width]
+        page = domain.shared_info << PAGE_SHIFT
+        group = port >> shared.group_shift
+        at, bit = page + shared.selector + (group >> 3), 1 << (group & 7)
+        if data[at] & bit:
             return
-        words[at] |= bit
-        pending = (domain.shared_info << PAGE_SHIFT) + _UPCALL_PENDING
+        data[at] |= bit
+        pending = page + UPCALL_PENDING
         if self._bytes[pending]:
             return
         self._bytes[pending] = 1
@@ -181,24 +169,28 @@ class Events:
 
     def pending(self, domain: Domain, port: int) -> bool:
         """True if the port's pending bit is set."""
-        word = self._words[domain.shared_info * ENTRIES + _PENDING + (port >> 6)]
-        return bool(word >> (port & 63) & 1)
+        return self._bit(domain, SHARED[domain.width].pending, port)
 
     def masked(self, domain: Domain, port: int) -> bool:
         """True if the guest has masked the port."""
-        word = self._words[domain.shared_info * ENTRIES + _MASK + (port >> 6)]
-        return bool(word >> (port & 63) & 1)
+        return self._bit(domain, SHARED[domain.width].mask, port)
 
-    def _clear(self, domain: Domain, port: int) -> None:
-        self._words[domain.shared_info * ENTRIES + _PENDING + (port >> 6)] &= ~(1 << (port & 63))
+    def _bit(self, domain: Domain, offset: int, port: int) -> bool:
+        at = (domain.shared_info << PAGE_SHIFT) + offset + (port >> 3)
+        return bool(self._bytes[at] >> (port & 7) & 1)
+
+    def _clear(self, domain: Domain, offset: int, port: int) -> None:
+        """Clear a port's bit in the array at ``offset``, if a port has a bit of that number."""
+        at = (domain.shared_info << PAGE_SHIFT) + offset + (port >> 3)
+        self._bytes[at] &= ~(1 << (port & 7))
         self._hv.machine.coherence.wrote(domain.shared_info)
 
     # -- operations ------------------------------------------------------------------------
 
     @staticmethod
-    def valid(port: int) -> bool:
-        """True if a domain can have such a port."""
-        return 0 <= port < EVTCHN_2L_NR_CHANNELS
+    def valid(domain: Domain, port: int) -> bool:
+        """True if the domain can have such a port."""
+        return 0 <= port < SHARED[domain.width].channels
 
     def channel(self, domain: Domain, port: int) -> Channel | None:
         """What a port is bound to, None if it is closed."""
@@ -206,7 +198,7 @@ class Events:
 
     def _free_port(self, domain: Domain) -> int:
         ports = self._ports[domain.id]
-        for port in range(1, EVTCHN_2L_NR_CHANNELS):
+        for port in range(1, SHARED[domain.width].channels):
             if port not in ports:
                 return port
         return _ENOSPC
@@ -289,7 +281,7 @@ class Events:
         if channel.state is EvtchnStat.interdomain and channel.service is None:
             other = self._ports[channel.remote][channel.remote_port]
             other.state, other.remote, other.remote_port = EvtchnStat.unbound, domain.id, 0
-        self._clear(domain, port)
+        self._clear(domain, SHARED[domain.width].pending, port)
         # The other end may be a port of this domain, so it is looked up again.
         self._ports[domain.id].pop(port)
         return 0
@@ -312,12 +304,10 @@ class Events:
 
     def unmask(self, domain: Domain, port: int) -> int:
         """Clear a port's mask; an event that waited behind it becomes pending. 0 or -EINVAL."""
-        if not self.valid(port):
+        if not self.valid(domain, port):
             return _EINVAL
         if self.masked(domain, port):
-            word = domain.shared_info * ENTRIES + _MASK + (port >> 6)
-            self._words[word] &= ~(1 << (port & 63))
-            self._hv.machine.coherence.wrote(domain.shared_info)
+            self._clear(domain, SHARED[domain.width].mask, port)
             if self.pending(domain, port):
-                self._select(domain, port >> 6)
+                self._select(domain, port)
         return 0

@@ -9,13 +9,15 @@ One row per frame, in typed columns (a million frames are a 4 GiB machine):
                 pointers, descriptor tables
 ``flags``       ``VALIDATED`` (a page table whose entries hold references), ``PINNED``,
                 ``ALLOCATED`` (the owner has not given it back), ``XEN_HEAP`` (the hypervisor's
-                own page that the owner may map: shared_info)
+                own page that the owner may map: shared_info), ``XEN_L2`` (an L2 table of a 32-bit
+                guest that holds the hypervisor's slots; while the type counts, as the type)
 
 Types are mutually exclusive while the count is not 0: that is the whole of Xen's memory safety.
 A frame goes back to the free list when it is no longer allocated and nothing refers to it.
 
-The machine-to-physical table (M2P) is a guest-readable array in hypervisor frames, one 64-bit PFN
-per frame, all ones where there is none.
+The machine-to-physical table (M2P) is a guest-readable array in hypervisor frames, one PFN per
+frame, all ones where there is none. There are two of it, of 64-bit and of 32-bit entries, which say
+the same: guests of each width read theirs.
 
 Source: Xen's asm-x86/mm.h (struct page_info) for the model; Xen keeps the same facts in one word.
 """
@@ -28,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from emu import Machine
-from emu.units import ENTRIES, MFN, PFN
+from emu.units import ENTRIES, MFN, PAGE_SHIFT, PFN
 from hypervisor.abi import DomId
 from hypervisor.errors import OutOfFrames
 
@@ -38,11 +40,13 @@ if TYPE_CHECKING:
 FREE: Final = 0xFFFF
 """Owner of a frame on the free list."""
 INVALID_M2P: Final = (1 << 64) - 1
+_INVALID_M2P32: Final = (1 << 32) - 1
 
 VALIDATED: Final = 1
 PINNED: Final = 2
 ALLOCATED: Final = 4
 XEN_HEAP: Final = 8
+XEN_L2: Final = 16
 
 
 class PageType(IntEnum):
@@ -86,7 +90,11 @@ class FrameTable:
         self.flags_column: NDArray[np.uint8] = np.frombuffer(self.flags, dtype=np.uint8)
         m2p_frames = (total * 8 + 4095) // 4096
         self.m2p_frames: tuple[MFN, ...] = tuple(MFN(1 + i) for i in range(m2p_frames))
-        self._next_reserved = 1 + m2p_frames
+        m2p32_frames = (total * 4 + 4095) // 4096
+        self.m2p32_frames: tuple[MFN, ...] = tuple(
+            MFN(1 + m2p_frames + i) for i in range(m2p32_frames)
+        )
+        self._next_reserved = 1 + m2p_frames + m2p32_frames
         self.owner_column[:] = FREE
         self.owner_column[: self._next_reserved] = DomId.XEN
         first_word = self.m2p_frames[0] * ENTRIES
@@ -95,6 +103,12 @@ class FrameTable:
             first_word : first_word + total
         ]
         self.m2p_column[:] = INVALID_M2P
+        first_byte = self.m2p32_frames[0] << PAGE_SHIFT
+        self._m2p32 = machine.memory.bytes[first_byte : first_byte + total * 4].cast("I")
+        self.m2p32_column: NDArray[np.uint32] = machine.memory.array.reshape(-1).view(np.uint32)[
+            first_byte // 4 :
+        ][:total]
+        self.m2p32_column[:] = _INVALID_M2P32
         self._free: list[int] = list(range(self._next_reserved, total))
         self.scatter: Random | None = None
         """Where set, frames are given in random order. The free list is a stack otherwise, and a
@@ -188,6 +202,7 @@ class FrameTable:
         self.flags[mfn] = 0
         self.type[mfn] = 0
         self._m2p[mfn] = INVALID_M2P
+        self._m2p32[mfn] = _INVALID_M2P32
         self._free.append(mfn)
 
     def hypervisor_frame(self) -> MFN:
@@ -221,3 +236,9 @@ class FrameTable:
     def set_m2p(self, mfn: MFN, pfn: int) -> None:
         """Say which PFN of its owner a frame is (the guest's claim; nothing trusts it)."""
         self._m2p[mfn] = pfn & INVALID_M2P
+        self._m2p32[mfn] = pfn & _INVALID_M2P32
+
+    def set_m2p_many(self, mfns: "NDArray[np.uint64]", pfns: "NDArray[np.uint64]") -> None:
+        """The same for many frames at once."""
+        self.m2p_column[mfns] = pfns
+        self.m2p32_column[mfns] = pfns

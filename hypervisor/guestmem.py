@@ -8,17 +8,29 @@ the CPU sets them) and refuse the hypervisor's own range. A claim that does not 
 Source: Intel SDM volume 3A, 4.6 and 4.8; Xen refuses its own range the same way (``__addr_ok``).
 """
 
-from typing import Final
+from typing import Final, TypeVar
 
 from emu import Machine
 from emu.paging import PTE_A, PTE_D, PTE_MFN_MASK, PTE_P, PTE_RW
 from emu.units import ENTRIES, MA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, mfn_of
-from hypervisor.abi import HYPERVISOR_VIRT_END, HYPERVISOR_VIRT_START
+from hypervisor.abi import (
+    HYPERVISOR_VIRT_END,
+    HYPERVISOR_VIRT_START,
+    HYPERVISOR_VIRT_START_PAE,
+    Record,
+    layout,
+    read,
+    size_of,
+)
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
 
+_TOP_LOW_PAE: Final = int(HYPERVISOR_VIRT_START_PAE)
 _TOP_LOW: Final = 1 << 47
 _TOP_HIGH: Final = (1 << 64) - (1 << 47)
+
+
+T = TypeVar("T", bound=Record)
 
 
 class GuestMemory:
@@ -35,6 +47,8 @@ class GuestMemory:
         Raises:
             GuestFault: not canonical, the hypervisor's, not mapped, or not writable.
         """
+        if va >= _TOP_LOW_PAE and domain.width == 32:
+            raise GuestFault
         if va >= _TOP_LOW and (va < _TOP_HIGH or HYPERVISOR_VIRT_START <= va < HYPERVISOR_VIRT_END):
             raise GuestFault
         need = PTE_P | PTE_RW if write else PTE_P
@@ -78,6 +92,15 @@ class GuestMemory:
             va = (va + part) & ((1 << 64) - 1)
             length -= part
         return b"".join(parts)
+
+    def record(self, domain: Domain, kind: type[T], va: int) -> T:
+        """The structure ``kind`` at ``va``, as guests of the domain's width lay it out.
+
+        Raises:
+            GuestFault: some of it may not be read.
+        """
+        kind = layout(kind, domain.width)
+        return read(kind, self.read(domain, va, size_of(kind)))
 
     def read_for_update(self, domain: Domain, va: int, length: int) -> bytes:
         """``read``, of memory that will be written: it is known afterwards that it can be.

@@ -14,13 +14,13 @@ from typing import Any, Final
 from emu import Machine
 from emu.paging import PTE_A, PTE_NX, PTE_P, PTE_RW, PTE_US
 from emu.units import ENTRIES, MFN, PAGE_SHIFT
-from hypervisor.abi import L4_M2P_SLOT, DomId
+from hypervisor.abi import L2_FIRST_XEN_SLOT_PAE, L4_M2P_SLOT, DomId, Width
 from hypervisor.blkback import Disks
 from hypervisor.console import Console
 from hypervisor.consolering import ConsoleRing
 from hypervisor.crash import crash_report
 from hypervisor.dispatch import Dispatcher
-from hypervisor.domain import NO_FRAME, Domain, Exit, State
+from hypervisor.domain import NO_FRAME, Domain, Exit, State, frames_of
 from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.events import Events
 from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable, PageType
@@ -64,8 +64,11 @@ class Hypervisor:
         """Domains that were created and not destroyed, by id, in order of creation."""
         self.counters: Counter[str] = Counter()
         self.listeners: list[Listener] = []
+        self.on_end: Callable[[Domain], None] | None = None
+        """Told of every domain that ends, before anything of it is given back; for a debugger."""
         self.paging.domains = self.domains
         self.paging.xen_slots = {L4_M2P_SLOT: self._map_m2p()}
+        self.paging.xen_slots_pae = self._map_m2p_pae()
         self.events = Events(self)
         self.grants = Grants(self)
         self.traps = Traps(self)
@@ -93,12 +96,26 @@ class Hypervisor:
         frames, words = self.frames, self.machine.memory.words
         l3, l2 = frames.hypervisor_frame(), frames.hypervisor_frame()
         words[l3 * ENTRIES] = l2 << PAGE_SHIFT | _TABLE
-        for first in range(0, len(frames.m2p_frames), ENTRIES):
-            l1 = frames.hypervisor_frame()
-            words[l2 * ENTRIES + first // ENTRIES] = l1 << PAGE_SHIFT | _TABLE
-            for i, mfn in enumerate(frames.m2p_frames[first : first + ENTRIES]):
-                words[l1 * ENTRIES + i] = mfn << PAGE_SHIFT | _READ_ONLY
+        for i, entry in enumerate(self._map_read_only(frames.m2p_frames)):
+            words[l2 * ENTRIES + i] = entry
         return l3 << PAGE_SHIFT | _TABLE
+
+    def _map_m2p_pae(self) -> dict[int, int]:
+        """The same for 32-bit guests: L2 entries by slot, of as much as they have room for."""
+        room = (ENTRIES - L2_FIRST_XEN_SLOT_PAE) * ENTRIES
+        entries = self._map_read_only(self.frames.m2p32_frames[:room])
+        return {L2_FIRST_XEN_SLOT_PAE + i: entry for i, entry in enumerate(entries)}
+
+    def _map_read_only(self, mfns: tuple[MFN, ...]) -> list[int]:
+        """L1 tables that map frames in a row, read-only: their L2 entries."""
+        frames, words = self.frames, self.machine.memory.words
+        entries = []
+        for first in range(0, len(mfns), ENTRIES):
+            l1 = frames.hypervisor_frame()
+            entries.append(l1 << PAGE_SHIFT | _TABLE)
+            for i, mfn in enumerate(mfns[first : first + ENTRIES]):
+                words[l1 * ENTRIES + i] = mfn << PAGE_SHIFT | _READ_ONLY
+        return entries
 
     # -- what traps use --------------------------------------------------------------------
 
@@ -129,6 +146,12 @@ class Hypervisor:
         self.listeners.append(listener)
         self.sharing.notify = self.emit
 
+    def unlisten(self, listener: Listener) -> None:
+        """Tell ``listener`` of nothing any more."""
+        self.listeners.remove(listener)
+        if not self.listeners:
+            self.sharing.notify = None
+
     def load_address_space(self, domain: Domain) -> None:
         """Point CR3 at the domain's kernel or user table, whichever mode it is in."""
         table = domain.table if domain.kernel_mode else domain.user_table
@@ -150,8 +173,12 @@ class Hypervisor:
 
     # -- life and death --------------------------------------------------------------------
 
-    def create_domain(self, name: str, max_pages: int, console: Console) -> Domain:
+    def create_domain(
+        self, name: str, max_pages: int, console: Console, width: Width = 64
+    ) -> Domain:
         """An empty, paused domain with a shared_info page and a descriptor window.
+
+        One of 32 bits has an L4 table too, which it never sees.
 
         Raises:
             OutOfFrames: machine memory is used up.
@@ -159,14 +186,16 @@ class Hypervisor:
         """
         if self._next_id > MAX_DOMAINS:
             raise DomainError(f"no domain ids left after {MAX_DOMAINS}")
-        shared_info, l3, l2, l1 = self.frames.allocate_many(4, DomId.XEN, 0)
-        domain = Domain(self._next_id, name, max_pages, console)
+        shared_info, l3, l2, l1, *l4 = self.frames.allocate_many(frames_of(width), DomId.XEN, 0)
+        domain = Domain(self._next_id, name, max_pages, console, width=width)
         self._next_id += 1
         domain.group = domain.id % max(1, self.settings.groups)
         words = self.machine.memory.words
         words[l3 * ENTRIES] = l2 << PAGE_SHIFT | _TABLE
         words[l2 * ENTRIES] = l1 << PAGE_SHIFT | _TABLE
         domain.window, domain.window_l2, domain.window_l1 = l3, l2, l1
+        for mfn in l4:
+            self.paging.hidden_table(mfn, domain)
         domain.shared_info = shared_info
         self.frames.owner[shared_info] = domain.id
         self.frames.flags[shared_info] = XEN_HEAP
@@ -213,6 +242,8 @@ class Hypervisor:
             ring.serve()  # what it wrote last, whether or not it said so
         domain.exit = how
         domain.state = State.DEAD
+        if self.on_end is not None:
+            self.on_end(domain)
         self.emit("exit", domain, reason=how.reason, code=how.code)
         if self.current is domain:
             # Its state is still in the CPU, in the middle of a trap: the scheduler reaps it.
@@ -248,10 +279,14 @@ class Hypervisor:
         self.events.close_all(domain)
         self.grants.release_mappings(domain)
         self.traps.drop_descriptors(domain)
-        for table in (domain.table, domain.user_table):
-            if table != NO_FRAME:
+        tables = domain.base_tables
+        hidden = [domain.table] if domain.width == 32 else []
+        domain.table = domain.user_table = domain.l3 = NO_FRAME
+        for table in (*hidden, *tables):
+            if table in hidden:
+                frames.release(table)
+            else:
                 paging.put_table(table, domain)
-        domain.table = domain.user_table = NO_FRAME
         for mfn in domain.service_frames:
             paging.put_table(mfn, domain)
         domain.service_frames = ()

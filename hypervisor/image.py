@@ -119,6 +119,8 @@ class KernelImage:
     """The guest takes its module as a PFN and not mapped."""
     features: frozenset[XenFeat]
     """Features that the guest can make use of, required ones included."""
+    extended_cr3: bool
+    """A 32-bit guest that knows CR3 values of frames from 4 GiB on."""
     required_features: frozenset[XenFeat]
     """Features without which it refuses to run."""
     notes: Mapping[str, NoteValue]
@@ -159,7 +161,7 @@ def parse_image(data: bytes, name: str) -> KernelImage:
     """Read the kernel in ``data``: ELF, or ELF in what ``packing`` knows, a bzImage included.
 
     ``name`` stands in the image and in every message. Raises ImageError, and nothing else, if
-    the bytes are not the image of a 64-bit Xen PV kernel.
+    the bytes are not the image of a Xen PV kernel, 64-bit or 32-bit with PAE.
     """
     try:
         return build_image(ElfFile(unpack(data)[0]), name)
@@ -237,6 +239,21 @@ def _check_identity(notes: Mapping[str, NoteValue]) -> None:
         raise BadImageError(f"not built for xen-3.0 (XEN_VERSION={version[:40]!r})")
 
 
+def _check_pae(notes: Mapping[str, NoteValue], from_notes: bool) -> bool:
+    """Refuse a 32-bit kernel that does not say that it has PAE page tables.
+
+    Returns whether it knows CR3 values with frame numbers of more than 20 bits.
+    """
+    mode = str(notes.get("PAE_MODE", ""))
+    extended = mode == "yes" or "bimodal" in mode
+    if not from_notes:
+        extended = mode == "yes[extended-cr3]"
+    if extended or (not from_notes and mode.startswith("yes")):
+        return extended
+    said = f"PAE_MODE={mode[:40]!r}" if mode else "it does not say PAE"
+    raise BadImageError(f"a 32-bit kernel without PAE page tables ({said}): only PAE guests run")
+
+
 # --- putting it together ---
 
 
@@ -288,12 +305,11 @@ def _load_segments(elf: ElfFile, virt_offset: int) -> tuple[Segment, ...]:
 
 def build_image(elf: ElfFile, name: str) -> KernelImage:
     """The kernel in an ELF file; raises BadImageError, without the name, if it is none."""
-    if elf.width == 32:  # the one place that keeps 32-bit guests out; all else knows both widths
-        raise BadImageError("an ELF32 image; 32-bit PAE guests are not supported yet")
     notes = read_notes(elf)
     from_notes = bool(notes)
     notes = notes or read_guest_section(elf)
     _check_identity(notes)
+    extended_cr3 = elf.width == 32 and _check_pae(notes, from_notes)
 
     virt_base = _address(notes, ElfNote.VIRT_BASE)
     paddr_offset = _address(notes, ElfNote.PADDR_OFFSET)
@@ -340,6 +356,7 @@ def build_image(elf: ElfFile, name: str) -> KernelImage:
         init_p2m=None if init_p2m is None else VA(init_p2m),
         mod_start_pfn=bool(notes.get("MOD_START_PFN", 0)),
         features=features,
+        extended_cr3=extended_cr3,
         required_features=required,
         notes=notes,
         symbols=read_symbols(elf),

@@ -11,14 +11,17 @@ Source: vcpu.h (vcpu_runstate_info, XEN_RUNSTATE_UPDATE).
 import struct
 from typing import TYPE_CHECKING, Final
 
-from hypervisor.abi import RunState
+from hypervisor.abi import RunState, Width
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
 
 if TYPE_CHECKING:
     from hypervisor.guestmem import GuestMemory
 
-_INFO: Final = struct.Struct("<i4xQ4Q")
+_INFO: Final[dict[Width, struct.Struct]] = {
+    64: struct.Struct("<i4xQ4Q"),
+    32: struct.Struct("<iQ4Q"),
+}
 
 
 class _Record:
@@ -55,7 +58,7 @@ class RunStates:
         record = self._records.get(domain.id) or _Record(now)
         times = list(record.times)
         times[record.state] += now - record.since
-        return _INFO.pack(record.state, record.since, *times)
+        return _INFO[domain.width].pack(record.state, record.since, *times)
 
     def register(self, domain: Domain, area: int, now: int) -> None:
         """Write the record to the domain's linear address ``area`` from now on.

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Final
 from emu import Ending
 from emu.errors import MachineError
 from emu.units import PAGE_SHIFT
-from hypervisor.abi import Errno, Pvclock, RunState, SharedInfo, Shutdown, VcpuInfo, Virq, offset_of
+from hypervisor.abi import Errno, Pvclock, RunState, Shutdown, Virq
 from hypervisor.domain import Domain, Exit, State
 from hypervisor.errors import GuestFault, HypervisorError
 from hypervisor.runstate import RunStates
+from hypervisor.sharedinfo import SHARED, TIME
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -38,10 +39,9 @@ DEFAULT_PERIOD: Final = 10_000_000
 """Nanoseconds between the ticks of a domain that asked for nothing else (Xen's 100 Hz)."""
 WATCHDOGS: Final = 2
 """Watchdogs of one domain."""
-_TIME: Final = offset_of(VcpuInfo, "time")
-_WALL: Final = offset_of(SharedInfo, "wc_version")
 _TIME_INFO: Final = struct.Struct("<IIQQIbB2x")
-_WALL_INFO: Final = struct.Struct("<IIII")
+_WALL_INFO: Final = struct.Struct("<III")
+"""Version, seconds, nanoseconds; the upper half of the seconds stays 0."""
 _MULTIPLIER: Final = 1 << 31
 _SHIFT: Final = 1
 """ns = ticks << 1, times 2**31, >> 32: one tick is one nanosecond."""
@@ -117,7 +117,7 @@ class Scheduler:
         self._refreshed[domain.id] = now
         data = self._machine.memory.bytes
         base = domain.shared_info << PAGE_SHIFT
-        at = base + _TIME
+        at = base + TIME
         version = int.from_bytes(data[at : at + 4], "little")
         version = (version + 2) & 0xFFFF_FFFE
         info = _TIME_INFO.pack(version, 0, now, now, _MULTIPLIER, _SHIFT, Pvclock.TSC_STABLE_BIT)
@@ -126,8 +126,8 @@ class Scheduler:
         if area is not None:
             self._copy_time(domain, area, info)
         if last is None:
-            wall = _WALL_INFO.pack(2, WALL_CLOCK, 0, 0)
-            data[base + _WALL : base + _WALL + _WALL_INFO.size] = wall
+            at = base + SHARED[domain.width].wall
+            data[at : at + _WALL_INFO.size] = _WALL_INFO.pack(2, WALL_CLOCK, 0)
         self._machine.coherence.wrote(domain.shared_info)
 
     def _copy_time(self, domain: Domain, area: int, info: bytes) -> None:

@@ -1,4 +1,6 @@
-"""Traps of a 64-bit guest: what leaves guest code, and the frames that enter its handlers.
+"""Traps: what leaves guest code, and the frames that enter a 64-bit guest's handlers.
+
+Frames of 32-bit guests are in ``hypervisor.entry32``; what follows is about 64-bit ones.
 
 Kernel and user both run at CPL 3; which of the two a guest is in is ``Domain.kernel_mode``. A trap
 is either the hypervisor's (an instruction to emulate, a fault to count) or the guest's, and then
@@ -71,30 +73,34 @@ from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
     DomId,
+    Flat32,
     Flat64,
-    VcpuInfo,
     VmAssist,
-    offset_of,
 )
 from hypervisor.cpuid import answer, policy
 from hypervisor.descriptors import Descriptors, Segment
-from hypervisor.domain import Callback, Domain
+from hypervisor.domain import Callback, Domain, TrapEntry
 from hypervisor.emulate import Emulator
+from hypervisor.entry32 import Entry32
 from hypervisor.errors import GuestFault, HypervisorError
 from hypervisor.frames import PageType
 from hypervisor.ptwr import TableWrites
+from hypervisor.sharedinfo import SHARED, UPCALL_MASK
 from hypervisor.stackfault import is_stack_fault
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
-UPCALL_MASK: Final = offset_of(VcpuInfo, "evtchn_upcall_mask")
-_CR2: Final = offset_of(VcpuInfo, "arch") >> 3
+_CR2: Final = SHARED[64].cr2 >> 3
+_CR2_PAE: Final = SHARED[32].cr2
 _EXCEPTION: Final = TrapKind.EXCEPTION
 _INT80: Final = 0x80
+_HYPERCALL: Final = 0x82
 _M64: Final = (1 << 64) - 1
+_M32: Final = (1 << 32) - 1
 _KERNEL_CS: Final = int(Flat64.KERNEL_CS)
 _KERNEL_SS: Final = int(Flat64.KERNEL_SS)
+_USER_SS32: Final = int(Flat32.USER_SS)
 _COW: Final = int(DomId.COW)
 _FRAME: Final = struct.Struct("<7Q")
 _ERROR_FRAME: Final = struct.Struct("<8Q")
@@ -131,6 +137,7 @@ class Traps:
         self.descriptors = Descriptors(hv)
         self.emulator = Emulator(hv)
         self._table_writes = TableWrites(hv, self.emulator)
+        self.entry32 = Entry32(hv)
         self._cpuid = policy((hv.frames.total - 1).bit_length(), _TSC_KHZ)
         # A domain that has never run starts from this state, in ring 3 like every guest.
         hv.machine.flat64(3, _KERNEL_CS, _KERNEL_SS)
@@ -154,7 +161,12 @@ class Traps:
     def deliver_upcall(self, domain: Domain) -> None:
         """Enter the guest's event callback; events are masked on the way."""
         callback = domain.event_callback
-        self._enter(domain, 0 if callback is None else callback.address, True, None, "event")
+        if callback is None:
+            self._enter(domain, 0, True, None, "event")
+            return
+        if domain.width == 32:
+            self.entry32.note_mode(domain)  # its slice may have ended in either
+        self._enter(domain, callback.address, True, None, "event", handler_cs=callback.cs)
 
     def on_trap(self, trap: Trap) -> None:
         """The machine's ``on_trap``."""
@@ -162,6 +174,8 @@ class Traps:
         domain = hv.current
         domain.recent.append(trap)
         domain.last_exception = trap
+        if domain.width == 32:
+            self.entry32.note_mode(domain)
         kind, vector, error, address, _, _, _ = trap
         if kind is _EXCEPTION:
             if vector == PF:
@@ -228,13 +242,17 @@ class Traps:
         Where the fault is not the MMU's the caller has set CR2.
         """
         domain.page_faults += 1
-        self._table_words[domain.shared_info * ENTRIES + _CR2] = address
+        self.set_cr2(domain, address)
         error = error & ~PF_U if domain.kernel_mode else error | PF_U
         self.exception(domain, PF, error)
 
     def set_cr2(self, domain: Domain, value: int) -> None:
         """The guest's CR2, where a PV kernel looks for it."""
-        self._memory.words[domain.shared_info * ENTRIES + _CR2] = value
+        if domain.width == 64:
+            self._table_words[domain.shared_info * ENTRIES + _CR2] = value
+        else:
+            at = (domain.shared_info << PAGE_SHIFT) + _CR2_PAE
+            self._memory.bytes[at : at + 4] = (value & _M32).to_bytes(4, "little")
 
     def set_upcall_mask(self, domain: Domain, masked: bool) -> None:
         """The virtual interrupt flag, inverted."""
@@ -280,7 +298,9 @@ class Traps:
         if gate is None:
             self._enter(domain, 0, False, error, vector, cs, ss)
         else:
-            self._enter(domain, gate.address, gate.masks_events, error, vector, cs, ss)
+            self._enter(
+                domain, gate.address, gate.masks_events, error, vector, cs, ss, handler_cs=gate.cs
+            )
 
     def _software_interrupt(self, domain: Domain, vector: int) -> None:
         """``int n``; RIP is behind it.
@@ -288,6 +308,9 @@ class Traps:
         INT3, INTO and ``int 0x80`` with a handler go through, as they do on Xen, whose own gates
         for them have DPL 3. All others are checked against the guest's.
         """
+        if vector == _HYPERCALL and domain.width == 32 and domain.kernel_mode:
+            self._hv.dispatch.on_int82(domain)
+            return
         gate = domain.trap_table.get(vector)
         least = _KERNEL_DPL if domain.kernel_mode else 3
         open_gate = vector in (BP, OF) or (vector == _INT80 and gate is not None)
@@ -301,9 +324,12 @@ class Traps:
     # -- system calls of user mode ---------------------------------------------------------
 
     def syscall_from_user(self, domain: Domain) -> None:
-        """SYSCALL in user mode: the kernel's callback, or #UD at the instruction without one."""
+        """SYSCALL in user mode: the kernel's callback, or #UD at the instruction without one.
+
+        In compatibility mode it is always #UD, as on Intel's CPUs (CPUID says that this is one).
+        """
         callback = domain.syscall_callback
-        if callback is None or callback.address == 0:
+        if callback is None or callback.address == 0 or self._cpu.bits != 64:
             self._words[RIP] = (self._words[RIP] - 2) & _M64
             self.exception(domain, UD, None)
         else:
@@ -316,12 +342,30 @@ class Traps:
         words = self._words
         words[RIP] = words[RSP] = 0
         callback = domain.sysenter_callback
-        if callback is None or callback.address == 0:
-            gate = domain.trap_table.get(GP)
+        gate = domain.trap_table.get(GP)
+        if domain.width == 32:
+            domain.kernel_mode = False  # CS is that of the outermost ring now
+            self._sysenter32(domain, callback, gate)
+        elif callback is None or callback.address == 0:
             address = 0 if gate is None else gate.address
             self._enter(domain, address, True, 0, "sysenter", cs=3)
         else:
             self._callback(domain, callback, "sysenter", 3)
+
+    def _sysenter32(
+        self, domain: Domain, callback: Callback | None, gate: TrapEntry | None
+    ) -> None:
+        """The same of a 32-bit guest: a null code selector of the callback means that of #GP's."""
+        address, cs, masks, error = 0, 0, True, 0
+        gate_cs = 0 if gate is None else gate.cs
+        if callback is not None and callback.address:
+            address, masks = callback.address, callback.masks_events
+            cs = callback.cs if callback.cs & ~3 else gate_cs
+            self._enter(domain, address, masks, None, "sysenter", 3, _USER_SS32, handler_cs=cs)
+            return
+        if gate is not None:
+            address, masks = gate.address, gate.masks_events
+        self._enter(domain, address, masks, error, "sysenter", 3, _USER_SS32, handler_cs=gate_cs)
 
     def _callback(self, domain: Domain, callback: Callback, name: str, cs: int) -> None:
         masks, address = callback.masks_events, callback.address
@@ -376,15 +420,20 @@ class Traps:
         what: str | int,
         cs: int | None = None,
         ss: int | None = None,
+        handler_cs: int = _KERNEL_CS,
     ) -> None:
         """Build a bounce frame and go on at ``address`` in kernel mode; crash if that cannot be.
 
         ``what``: a vector, or the name of what has none, for the report. ``cs`` and ``ss``:
-        selectors to push, where they are not the CPU's.
+        selectors to push, where they are not the CPU's. ``handler_cs`` is for a 32-bit guest's.
         """
         cpu, words, halves = self._cpu, self._words, self._halves
         if address == 0:
             self._hv.crash(domain, f"unhandled {_name(what)}: no handler is registered")
+            return
+        if domain.width == 32:
+            handler = handler_cs, address
+            self.entry32.enter(domain, handler, masks_events, error, _name(what), cs, ss)
             return
         flags = cpu.flags
         old_sp = words[RSP]

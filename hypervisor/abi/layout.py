@@ -30,6 +30,15 @@ HYPERVISOR_VIRT_START_PAE: Final = VA(0xF580_0000)
 MACH2PHYS_VIRT_START_PAE: Final = VA(0xF580_0000)
 """32-bit PAE: the M2P table, one 4-byte entry per MFN."""
 MACH2PHYS_VIRT_END_PAE: Final = VA(0xF680_0000)
+MACH2PHYS_NR_ENTRIES_PAE: Final = (MACH2PHYS_VIRT_END_PAE - MACH2PHYS_VIRT_START_PAE) >> 2
+L2_FIRST_XEN_SLOT_PAE: Final = (HYPERVISOR_VIRT_START_PAE >> 21) & 511
+"""428: in the L2 table of L3 slot 3, the first slot that the hypervisor fills; all to the end."""
+L3_ENTRIES_PAE: Final = 4
+"""Entries of a 32-bit guest's L3 table; what its page holds beyond them does not count."""
+L3_XEN_SLOT_PAE: Final = 3
+"""The L3 slot whose L2 table holds the hypervisor's slots: always present, never changed."""
+MAX_L3_MFN_PAE: Final = 1 << 20
+"""First frame (of 4 GiB) that cannot be the L3 table of a guest without extended CR3."""
 
 FIRST_RESERVED_GDT_PAGE: Final = 14
 """GDT pages 0..13 are the guest's, 14 and 15 the hypervisor's."""

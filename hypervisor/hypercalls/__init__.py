@@ -13,10 +13,11 @@ from hypervisor.hypercalls import (
     vcpu,
     version,
 )
-from hypervisor.hypercalls.registry import HYPERCALLS, Entry
+from hypervisor.hypercalls.registry import HYPERCALLS, TABLES, Entry
 
 __all__ = [
     "HYPERCALLS",
+    "TABLES",
     "Entry",
     "console",
     "cpu",

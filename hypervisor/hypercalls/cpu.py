@@ -2,12 +2,12 @@
 
 Source: xen.h and arch-x86/xen-x86_64.h (``trap_info``, ``iret_context``, SEGBASE_*), callback.h,
 nmi.h. Errnos are Xen 4.17's, which accepts more than one would think: a code selector in the trap
-table or a stack selector is not refused but gets RPL 3, and a 64-bit guest's handlers are entered
-with the flat segments whatever it says.
+table or a stack selector is not refused but gets the RPL of the guest's kernel, and a 64-bit
+guest's handlers are entered with the flat segments whatever it says.
 """
 
 import struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from emu.cpu import FS, GS, R11, RAX, RCX, RIP, RSP
 from emu.paging import CR4_DE, RFLAGS_FIXED, RFLAGS_IF, RFLAGS_IOPL, RFLAGS_TF, RFLAGS_VM
@@ -23,19 +23,20 @@ from hypervisor.abi import (
     CallbackType,
     CallbackUnregister,
     Errno,
+    Flat32,
     Flat64,
     Hypercall,
     IretContext,
     SegBase,
     Vgcf,
     VmAssist,
+    Width,
     XenNmi,
     XennmiCallback,
-    read,
     size_of,
 )
 from hypervisor.debugregs import get_debug_register, set_debug_register
-from hypervisor.descriptors import SegmentFault, check_descriptor
+from hypervisor.descriptors import SegmentFault, check_descriptor, fix_selector
 from hypervisor.domain import NO_FRAME, Callback, Domain, TrapEntry
 from hypervisor.errors import GuestFault
 from hypervisor.frames import PageType
@@ -46,7 +47,11 @@ if TYPE_CHECKING:
 
 MAX_TRAP_ENTRIES: Final = 4096
 """Entries that one set_trap_table looks at; a table without an end gets -E2BIG."""
-_TRAP_INFO: Final = struct.Struct("<BBHIQ")
+_TRAP_INFO: Final[dict[Width, struct.Struct]] = {
+    64: struct.Struct("<BBH4xQ"),
+    32: struct.Struct("<BBHI"),
+}
+_PFN: Final[dict[Width, str]] = {64: "Q", 32: "I"}
 _IRET: Final = struct.Struct("<9Q")
 _RFLAGS_WRITABLE: Final = 0x003F_7FD7 & ~(RFLAGS_IOPL | RFLAGS_VM)
 _IOPL_SHIFT: Final = 12
@@ -76,9 +81,10 @@ def set_trap_table(hv: "Hypervisor", domain: Domain, table: int) -> int:
     if table == 0:
         domain.trap_table.clear()
         return 0
+    entry = _TRAP_INFO[domain.width]
     for i in range(MAX_TRAP_ENTRIES):
-        raw = hv.guest.read(domain, table + i * _TRAP_INFO.size, _TRAP_INFO.size)
-        vector, flags, cs, _, address = _TRAP_INFO.unpack(raw)
+        raw = hv.guest.read(domain, table + i * entry.size, entry.size)
+        vector, flags, cs, address = entry.unpack(raw)
         if address == 0:
             hv.spend(i)
             return 0
@@ -86,28 +92,31 @@ def set_trap_table(hv: "Hypervisor", domain: Domain, table: int) -> int:
             hv.spend(i)
             return _EINVAL
         domain.trap_table[vector] = TrapEntry(
-            cs | 3, VA(address), flags & TI_DPL_MASK, bool(flags & TI_IF)
+            fix_selector(cs, domain.width), VA(address), flags & TI_DPL_MASK, bool(flags & TI_IF)
         )
     hv.spend(MAX_TRAP_ENTRIES)
     return -int(Errno.E2BIG)
 
 
-def _register(domain: Domain, kind: int, address: int, flags: int) -> int:
+def _register(domain: Domain, kind: int, address: int, flags: int, cs: int = 0) -> int:
     if not is_canonical(address):
         return _EINVAL
-    callback = Callback(VA(address), bool(flags & CallbackF.mask_events))
+    if domain.width == 32:
+        cs = fix_selector(cs & 0xFFFF, 32)
+    callback = Callback(VA(address), bool(flags & CallbackF.mask_events), cs)
     if kind == CallbackType.event:
         domain.event_callback = callback
     elif kind == CallbackType.failsafe:
         domain.failsafe_callback = callback
-    elif kind == CallbackType.syscall:
+    elif kind == CallbackType.syscall and domain.width == 64:
         domain.syscall_callback = callback
     elif kind == CallbackType.syscall32:
         domain.syscall32_callback = callback
     elif kind == CallbackType.sysenter:
         domain.sysenter_callback = callback
     elif kind == CallbackType.nmi:
-        domain.trap_table[NMI] = TrapEntry(Flat64.KERNEL_CS, VA(address), 0, True)
+        kernel_cs = Flat64.KERNEL_CS if domain.width == 64 else Flat32.KERNEL_CS
+        domain.trap_table[NMI] = TrapEntry(kernel_cs, VA(address), 0, True)
     else:
         return _ENOSYS
     return 0
@@ -117,17 +126,19 @@ def _unregister(domain: Domain, kind: int) -> int:
     if kind == CallbackType.nmi:
         domain.trap_table.pop(NMI, None)
         return 0
-    known = (
+    known = {
         CallbackType.event,
         CallbackType.failsafe,
         CallbackType.syscall,
         CallbackType.syscall32,
         CallbackType.sysenter,
-    )
+    }
+    if domain.width == 32:
+        known.remove(CallbackType.syscall)
     return _EINVAL if kind in known else _ENOSYS
 
 
-@hypercall(Hypercall.set_callbacks, 3)
+@hypercall(Hypercall.set_callbacks, 3, width=64)
 def set_callbacks(
     _hv: "Hypervisor", domain: Domain, event: int, failsafe: int, syscall: int
 ) -> int:
@@ -138,18 +149,29 @@ def set_callbacks(
     return 0
 
 
+@hypercall(Hypercall.set_callbacks, 4, width=32)
+def set_callbacks32(
+    _hv: "Hypervisor", domain: Domain, event_cs: int, event: int, failsafe_cs: int, failsafe: int
+) -> int:
+    """The same of a 32-bit guest, whose callbacks have code selectors."""
+    _register(domain, CallbackType.event, event, 0, event_cs)
+    _register(domain, CallbackType.failsafe, failsafe, 0, failsafe_cs)
+    return 0
+
+
 @hypercall(Hypercall.callback_op, 2)
 def callback_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> int:
     """Register or unregister one callback; only the NMI's can be unregistered."""
     command &= _M32
     if command == CallbackOp.register:
-        raw = hv.guest.read(domain, argument, size_of(CallbackRegister))
-        request = read(CallbackRegister, raw)
-        return _register(domain, request.type, request.address, request.flags)
+        request = hv.guest.record(domain, CallbackRegister, argument)
+        where: Any = request.address
+        if isinstance(where, int):
+            return _register(domain, request.type, where, request.flags)
+        return _register(domain, request.type, where.eip, request.flags, where.cs)
     if command == CallbackOp.unregister:
-        raw = hv.guest.read(domain, argument, size_of(CallbackUnregister))
-        return _unregister(domain, read(CallbackUnregister, raw).type)
-    return _ENOSYS
+        return _unregister(domain, hv.guest.record(domain, CallbackUnregister, argument).type)
+    return _ENOSYS if domain.width == 64 else _EINVAL
 
 
 @hypercall(Hypercall.nmi_op, 2)
@@ -157,8 +179,8 @@ def nmi_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> int
     """The older way to register the NMI callback."""
     command &= _M32
     if command == XenNmi.register_callback:
-        raw = hv.guest.read(domain, argument, size_of(XennmiCallback))
-        return _register(domain, CallbackType.nmi, read(XennmiCallback, raw).handler_address, 0)
+        handler = hv.guest.record(domain, XennmiCallback, argument).handler_address
+        return _register(domain, CallbackType.nmi, handler, 0)
     if command == XenNmi.unregister_callback:
         return _unregister(domain, CallbackType.nmi)
     return _ENOSYS
@@ -167,7 +189,7 @@ def nmi_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> int
 @hypercall(Hypercall.stack_switch, 2)
 def stack_switch(_hv: "Hypervisor", domain: Domain, ss: int, sp: int) -> int:
     """Where bounce frames start that come from user mode."""
-    domain.kernel_ss = ss & 0xFFFF | 3
+    domain.kernel_ss = fix_selector(ss & 0xFFFF, domain.width)
     domain.kernel_sp = VA(sp)
     return 0
 
@@ -175,7 +197,13 @@ def stack_switch(_hv: "Hypervisor", domain: Domain, ss: int, sp: int) -> int:
 # -- iret --------------------------------------------------------------------------------------
 
 
-@hypercall(Hypercall.iret, 0)
+@hypercall(Hypercall.iret, 0, width=32)
+def iret32(hv: "Hypervisor", domain: Domain) -> None:
+    """Go on where the frame at ESP says; see ``hypervisor.entry32``."""
+    hv.traps.entry32.iret(domain)
+
+
+@hypercall(Hypercall.iret, 0, width=64)
 def iret(hv: "Hypervisor", domain: Domain) -> int | None:
     """Go on where the frame at RSP says: CS with RPL 3 means user mode.
 
@@ -238,16 +266,25 @@ def set_gdt(hv: "Hypervisor", domain: Domain, frame_list: int, entries: int) -> 
     if entries > FIRST_RESERVED_GDT_ENTRY:
         return _EINVAL
     count = (entries + _DESCRIPTORS_PER_PAGE - 1) // _DESCRIPTORS_PER_PAGE
-    raw = hv.guest.read(domain, frame_list, 8 * count) if count else b""
-    return hv.traps.descriptors.set_gdt(domain, list(struct.unpack(f"<{count}Q", raw)), entries)
+    pfns = struct.Struct(f"<{count}{_PFN[domain.width]}")
+    raw = hv.guest.read(domain, frame_list, pfns.size) if count else b""
+    return hv.traps.descriptors.set_gdt(domain, list(pfns.unpack(raw)), entries)
 
 
-@hypercall(Hypercall.update_descriptor, 2)
+@hypercall(Hypercall.update_descriptor, 4, width=32)
+def update_descriptor32(
+    hv: "Hypervisor", domain: Domain, address: int, address_hi: int, low: int, high: int
+) -> int | None:
+    """The same of a 32-bit guest: two 64-bit numbers in four registers."""
+    return update_descriptor(hv, domain, address | address_hi << 32, low | high << 32)
+
+
+@hypercall(Hypercall.update_descriptor, 2, width=64)
 def update_descriptor(hv: "Hypervisor", domain: Domain, address: int, descriptor: int) -> int:
     """Store one descriptor at a machine address in a descriptor or data page of the caller."""
     frames = hv.frames
     mfn = address >> PAGE_SHIFT
-    checked = check_descriptor(descriptor)
+    checked = check_descriptor(descriptor, domain.width)
     if address & 7 or not frames.exists(mfn) or frames.owner[mfn] != domain.id or checked is None:
         return _EINVAL
     usable = (PageType.SEG_DESC, PageType.WRITABLE)
@@ -258,7 +295,7 @@ def update_descriptor(hv: "Hypervisor", domain: Domain, address: int, descriptor
     return 0
 
 
-@hypercall(Hypercall.set_segment_base, 2)
+@hypercall(Hypercall.set_segment_base, 2, width=64)
 def set_segment_base(hv: "Hypervisor", domain: Domain, which: int, base: int) -> int:
     """Set a base of FS or GS; the caller is in kernel mode, so the user's GS base is the other."""
     which &= _M32

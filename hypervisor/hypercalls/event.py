@@ -28,8 +28,6 @@ from hypervisor.abi import (
     EvtchnUnmask,
     Hypercall,
     Record,
-    read,
-    size_of,
     to_bytes,
 )
 from hypervisor.domain import Domain
@@ -54,7 +52,7 @@ def event_channel_op(hv: "Hypervisor", domain: Domain, command: int, argument: i
     if entry is None:
         return _ENOSYS
     kind, function, gives_back = entry
-    record = read(kind, hv.guest.read(domain, argument, size_of(kind)))
+    record = hv.guest.record(domain, kind, argument)
     if gives_back:
         # A port whose number cannot be told would be lost: see first that it can.
         hv.guest.write(domain, argument, to_bytes(record))
@@ -133,7 +131,7 @@ def _status(hv: "Hypervisor", domain: Domain, record: EvtchnStatus) -> int:
     owner = foreign(hv, domain, record.dom)
     if isinstance(owner, int):
         return owner
-    if not hv.events.valid(record.port):
+    if not hv.events.valid(owner, record.port):
         return _EINVAL
     channel = hv.events.channel(owner, record.port)
     record.status = EvtchnStat.closed if channel is None else channel.state

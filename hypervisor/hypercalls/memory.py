@@ -35,7 +35,6 @@ from hypervisor.abi import (
     XenMem,
     XenMemF,
     offset_of,
-    read,
     size_of,
     to_bytes,
 )
@@ -223,7 +222,7 @@ _RESERVATIONS: Final[dict[int, Reserve]] = {
 
 
 def _exchange(hv: "Hypervisor", domain: Domain, argument: int) -> int:
-    call = read(MemoryExchange, hv.guest.read(domain, argument, size_of(MemoryExchange)))
+    call = hv.guest.record(domain, MemoryExchange, argument)
     answer = _check_exchange(call)
     if not answer:
         owner = foreign(hv, domain, call.in_.domid)
@@ -337,7 +336,7 @@ def _exchange_chunk(
 
 
 def _named(hv: "Hypervisor", domain: Domain, argument: int) -> Domain | int:
-    domid = read(MemoryDomain, hv.guest.read(domain, argument, size_of(MemoryDomain))).domid
+    domid = hv.guest.record(domain, MemoryDomain, argument).domid
     return foreign(hv, domain, domid)
 
 
@@ -373,7 +372,7 @@ def _machphys_mapping(hv: "Hypervisor", domain: Domain, argument: int) -> int:
 
 
 def _machphys_list(hv: "Hypervisor", domain: Domain, argument: int) -> int:
-    call = read(MachphysMfnList, hv.guest.read(domain, argument, size_of(MachphysMfnList)))
+    call = hv.guest.record(domain, MachphysMfnList, argument)
     firsts = hv.frames.m2p_frames[::_M2P_EXTENT][: call.max_extents]
     hv.guest.write(domain, call.extent_start, b"".join(_PFN.pack(mfn) for mfn in firsts))
     call.nr_extents = len(firsts)
@@ -393,7 +392,7 @@ def _machine_memory_map(hv: "Hypervisor", domain: Domain, argument: int) -> int:
 
 
 def _write_map(hv: "Hypervisor", domain: Domain, argument: int, pages: int) -> int:
-    call = read(MemoryMap, hv.guest.read(domain, argument, size_of(MemoryMap)))
+    call = hv.guest.record(domain, MemoryMap, argument)
     call.nr_entries = min(call.nr_entries, 1)
     if call.nr_entries:
         hv.guest.write(domain, call.buffer, _E820.pack(0, pages << PAGE_SHIFT, _E820_RAM))
@@ -403,13 +402,13 @@ def _write_map(hv: "Hypervisor", domain: Domain, argument: int, pages: int) -> i
 
 def _add_to_physmap(hv: "Hypervisor", domain: Domain, argument: int) -> int:
     """For guests whose tables are translated; a PV guest's are not."""
-    domid = read(AddToPhysmap, hv.guest.read(domain, argument, size_of(AddToPhysmap))).domid
+    domid = hv.guest.record(domain, AddToPhysmap, argument).domid
     owner = foreign(hv, domain, domid)
     return owner if isinstance(owner, int) else _EACCES
 
 
 def _remove_from_physmap(hv: "Hypervisor", domain: Domain, argument: int) -> int:
-    call = read(RemoveFromPhysmap, hv.guest.read(domain, argument, size_of(RemoveFromPhysmap)))
+    call = hv.guest.record(domain, RemoveFromPhysmap, argument)
     owner = foreign(hv, domain, call.domid)
     if isinstance(owner, int):
         return owner

@@ -15,8 +15,6 @@ from hypervisor.abi import (
     PhysdevSetIopl,
     VmAssist,
     VmAssistCmd,
-    read,
-    size_of,
 )
 from hypervisor.domain import Domain
 from hypervisor.hypercalls.registry import hypercall
@@ -61,8 +59,7 @@ def physdev_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) ->
     """Answer one PHYSDEVOP_*."""
     if command & 0xFFFF_FFFF != PhysdevOp.set_iopl:
         return _ENOSYS
-    raw = hv.guest.read(domain, argument, size_of(PhysdevSetIopl))
-    iopl = read(PhysdevSetIopl, raw).iopl
+    iopl = hv.guest.record(domain, PhysdevSetIopl, argument).iopl
     if iopl > 3:
         return _EINVAL
     domain.iopl = iopl

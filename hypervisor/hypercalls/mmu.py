@@ -22,19 +22,20 @@ from hypervisor.abi import (
     MmuExt,
     MmuUpdate,
     Uvmf,
+    Width,
 )
 from hypervisor.descriptors import MAX_LDT_ENTRIES
 from hypervisor.domain import NO_FRAME, Domain
 from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import FrameTable, PageType
 from hypervisor.hypercalls.registry import hypercall
-from hypervisor.paging import not_the_guests
+from hypervisor.paging import not_the_guests, top_level
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
 _UPDATE: Final = struct.Struct("<QQ")
-_EXT: Final = struct.Struct("<I4xQQ")
+_EXT: Final[dict[Width, struct.Struct]] = {64: struct.Struct("<I4xQQ"), 32: struct.Struct("<III")}
 _DONE: Final = struct.Struct("<I")
 _EINVAL: Final = -int(Errno.EINVAL)
 _EPERM: Final = -int(Errno.EPERM)
@@ -145,13 +146,13 @@ def _update_va(
     return answer
 
 
-@hypercall(Hypercall.update_va_mapping, 3)
+@hypercall(Hypercall.update_va_mapping, 3, width=64)
 def update_va_mapping(hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int) -> int:
     """Change the L1 entry that maps ``va`` in the current address space."""
     return _update_va(hv, domain, va, entry, flags, None)
 
 
-@hypercall(Hypercall.update_va_mapping_otherdomain, 4)
+@hypercall(Hypercall.update_va_mapping_otherdomain, 4, width=64)
 def update_va_mapping_otherdomain(
     hv: "Hypervisor", domain: Domain, va: int, entry: int, flags: int, domid: int
 ) -> int:
@@ -160,6 +161,22 @@ def update_va_mapping_otherdomain(
     if owner < 0:
         return owner
     return _update_va(hv, domain, va, entry, flags, owner)
+
+
+@hypercall(Hypercall.update_va_mapping, 4, width=32)
+def update_va_mapping32(
+    hv: "Hypervisor", domain: Domain, va: int, low: int, high: int, flags: int
+) -> int:
+    """The same of a 32-bit guest: the entry in two registers."""
+    return _update_va(hv, domain, va, low | high << 32, flags, None)
+
+
+@hypercall(Hypercall.update_va_mapping_otherdomain, 5, width=32)
+def update_va_mapping_otherdomain32(
+    hv: "Hypervisor", domain: Domain, va: int, low: int, high: int, flags: int, domid: int
+) -> int | None:
+    """The same of a 32-bit guest, for a frame of another domain."""
+    return update_va_mapping_otherdomain(hv, domain, va, low | high << 32, flags, domid)
 
 
 # -- mmu_update --------------------------------------------------------------------------------
@@ -295,11 +312,13 @@ def mmuext_op(hv: "Hypervisor", domain: Domain, ops: int, count: int, done: int,
         operation = _OPERATIONS.get(command)
         return _ENOSYS if operation is None else operation(hv, domain, owner, arg1, arg2)
 
-    return _batch(hv, domain, (ops, count, done, domid), _EXT, apply)
+    return _batch(hv, domain, (ops, count, done, domid), _EXT[domain.width], apply)
 
 
 def _pin(level: int) -> "Operation":
     def pin(hv: "Hypervisor", _domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+        if level > top_level(owner):
+            return 0  # a 32-bit guest has no L4 tables: Xen does nothing and says so
         return hv.paging.pin(mfn, level, owner)
 
     return pin
@@ -313,19 +332,22 @@ def new_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2
     """MMUEXT_NEW_BASEPTR, which is also what MOV to CR3 means. Returns 0 or a negative errno."""
     if owner is not domain:
         return _EPERM
-    answer = hv.paging.get_table(mfn, PageType.L4, domain)
+    answer = hv.paging.get_table(mfn, top_level(domain), domain)
     if answer:
         return answer
-    if mfn != domain.table:
+    old = hv.paging.base(domain)
+    if mfn != old:
         # Its pages are those that the new tables map at the LDT's address.
         hv.traps.descriptors.drop_ldt(domain)
-    old, domain.table = domain.table, MFN(mfn)
+    hv.paging.set_base(domain, MFN(mfn))
     hv.load_address_space(domain)
     hv.paging.put_table(old, domain)
     return 0
 
 
 def _new_user_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2: int) -> int:
+    if domain.width == 32:
+        return _EINVAL  # it has one table for both modes
     if owner is not domain:
         return _EPERM
     if mfn == domain.user_table:

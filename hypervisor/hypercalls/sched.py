@@ -14,8 +14,6 @@ from hypervisor.abi import (
     SchedRemoteShutdown,
     SchedShutdown,
     SchedWatchdog,
-    read,
-    size_of,
 )
 from hypervisor.domain import Domain
 from hypervisor.hypercalls.registry import hypercall
@@ -43,20 +41,16 @@ def sched_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> i
     if command == SchedOp.block:
         return _block(hv, domain)
     if command in (SchedOp.shutdown, SchedOp.shutdown_code):
-        raw = hv.guest.read(domain, argument, size_of(SchedShutdown))
-        reason = read(SchedShutdown, raw).reason & 0xFF
+        reason = hv.guest.record(domain, SchedShutdown, argument).reason & 0xFF
         if command == SchedOp.shutdown:
             hv.scheduler.shutdown(domain, reason)
         else:
             hv.scheduler.latch_reason(domain, reason)
         return 0
     if command == SchedOp.poll:
-        return _poll(
-            hv, domain, read(SchedPoll, hv.guest.read(domain, argument, size_of(SchedPoll)))
-        )
+        return _poll(hv, domain, hv.guest.record(domain, SchedPoll, argument))
     if command == SchedOp.remote_shutdown:
-        raw = hv.guest.read(domain, argument, size_of(SchedRemoteShutdown))
-        order = read(SchedRemoteShutdown, raw)
+        order = hv.guest.record(domain, SchedRemoteShutdown, argument)
         other = hv.domains.get(order.domain_id)
         if other is None or other.exit is not None:
             return _ESRCH
@@ -65,8 +59,7 @@ def sched_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> i
         hv.scheduler.shutdown(other, order.reason & 0xFF)
         return 0
     if command == SchedOp.watchdog:
-        raw = hv.guest.read(domain, argument, size_of(SchedWatchdog))
-        dog = read(SchedWatchdog, raw)
+        dog = hv.guest.record(domain, SchedWatchdog, argument)
         return hv.scheduler.watchdog(domain, dog.id, dog.timeout)
     if command == SchedOp.pin_override:
         return _EPERM
@@ -110,7 +103,7 @@ def _poll(hv: "Hypervisor", domain: Domain, request: SchedPoll) -> int:
     raw = hv.guest.read(domain, request.ports, 4 * request.nr_ports) if request.nr_ports else b""
     ports = tuple(port for (port,) in struct.iter_unpack("<I", raw))
     for port in ports:
-        if not hv.events.valid(port):
+        if not hv.events.valid(domain, port):
             return _EINVAL
         if hv.events.pending(domain, port):
             return 0
@@ -118,7 +111,13 @@ def _poll(hv: "Hypervisor", domain: Domain, request: SchedPoll) -> int:
     return 0
 
 
-@hypercall(Hypercall.set_timer_op, 1)
+@hypercall(Hypercall.set_timer_op, 2, width=32)
+def set_timer_op32(hv: "Hypervisor", domain: Domain, low: int, high: int) -> int | None:
+    """The same of a 32-bit guest: the time in two registers."""
+    return set_timer_op(hv, domain, low | high << 32)
+
+
+@hypercall(Hypercall.set_timer_op, 1, width=64)
 def set_timer_op(hv: "Hypervisor", domain: Domain, timeout: int) -> int:
     """VIRQ_TIMER at ``timeout`` (ns of system time); 0 disarms."""
     scheduler = hv.scheduler

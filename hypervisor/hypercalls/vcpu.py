@@ -16,7 +16,6 @@ from hypervisor.abi import (
     VcpuSetPeriodicTimer,
     VcpuSetSingleshotTimer,
     VcpuTimeInfo,
-    read,
     size_of,
 )
 from hypervisor.domain import Domain
@@ -55,8 +54,7 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
         guest.read(domain, argument, size_of(VcpuGuestContext))
         return -int(Errno.EEXIST)
     if command == VcpuOp.set_periodic_timer:
-        raw = guest.read(domain, argument, size_of(VcpuSetPeriodicTimer))
-        period = read(VcpuSetPeriodicTimer, raw).period_ns
+        period = guest.record(domain, VcpuSetPeriodicTimer, argument).period_ns
         if not MIN_PERIOD <= period <= MAX_DELTA:
             return _EINVAL
         scheduler.set_period(domain, period)
@@ -73,13 +71,11 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
         guest.write(domain, argument, scheduler.runstates.info(domain, scheduler.now()))
         return 0
     if command == VcpuOp.register_runstate_memory_area:
-        raw = guest.read(domain, argument, size_of(VcpuRegisterRunstateMemoryArea))
-        area = read(VcpuRegisterRunstateMemoryArea, raw).addr
+        area = guest.record(domain, VcpuRegisterRunstateMemoryArea, argument).addr
         scheduler.runstates.register(domain, area, scheduler.now())
         return 0
     if command == VcpuOp.register_vcpu_time_memory_area:
-        raw = guest.read(domain, argument, size_of(VcpuRegisterTimeMemoryArea))
-        area = read(VcpuRegisterTimeMemoryArea, raw).addr
+        area = guest.record(domain, VcpuRegisterTimeMemoryArea, argument).addr
         guest.write(domain, area, guest.read(domain, area, size_of(VcpuTimeInfo)))
         scheduler.register_time_area(domain, area)
         return 0
@@ -89,8 +85,7 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
 
 
 def _singleshot(hv: "Hypervisor", domain: Domain, argument: int) -> int:
-    raw = hv.guest.read(domain, argument, size_of(VcpuSetSingleshotTimer))
-    order = read(VcpuSetSingleshotTimer, raw)
+    order = hv.guest.record(domain, VcpuSetSingleshotTimer, argument)
     # VCPU_SSHOTTMR_future is ignored, as Xen does since 4.17.2: a time in the past fires at once.
     hv.scheduler.set_timer(domain, deadline_of(order.timeout_abs_ns))
     return 0

@@ -21,8 +21,6 @@ from hypervisor.abi import (
     PlatformParameters,
     XenFeat,
     XenVer,
-    read,
-    size_of,
     to_bytes,
 )
 from hypervisor.domain import Domain
@@ -58,7 +56,7 @@ def xen_version(hv: "Hypervisor", domain: Domain, command: int, argument: int) -
     if command == XenVer.pagesize:
         return 0x1000 if not argument else _EINVAL
     if command == XenVer.get_features:
-        info = read(FeatureInfo, hv.guest.read(domain, argument, size_of(FeatureInfo)))
+        info = hv.guest.record(domain, FeatureInfo, argument)
         if info.submap_idx >= XENFEAT_NR_SUBMAPS:
             return _EINVAL
         info.submap = sum(1 << feature for feature in FEATURES)

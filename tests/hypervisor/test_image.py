@@ -287,7 +287,7 @@ def test_the_guest_sections_numbers_are_checked(value):
         (GOOD[:40], "truncated ELF header"),
         (GOOD[:100], "truncated"),
         (GOOD[:-1], "truncated"),
-        (ELF32, "32-bit PAE guests are not supported yet"),
+        (ELF32, "no Xen ELF notes and no __xen_guest"),
         (elf(e_ident=b"\x7fELF\x01\x01\x01" + bytes(9)), "built for EM_X86_64"),
         (elf(e_ident=b"\x7fELF\x02\x02\x01" + bytes(9)), "little-endian"),
         (elf(e_machine=183), "EM_AARCH64"),
