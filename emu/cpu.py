@@ -20,6 +20,8 @@ from emu.descriptors import (
     SYSTEM_SEGMENT,
 )
 from emu.engine import (
+    FP0,
+    FPU_REGISTERS,
     OFF_CC_DST,
     OFF_CC_OP,
     OFF_CR,
@@ -34,6 +36,7 @@ from emu.engine import (
     OFF_RIP,
     OFF_SEGS,
     SEGMENT_BYTES,
+    XMM0,
     Engine,
 )
 from emu.paging import CR0_TS, RFLAGS, RFLAGS_DF
@@ -302,6 +305,40 @@ class Cpu:
     def exception_next_rip(self) -> VA:
         """First byte behind the INT instruction being delivered."""
         return VA(self.words[OFF_NEXT_EIP >> 3])
+
+    # -- x87 and SSE, for debuggers --------------------------------------------------------
+
+    def read_fpu(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...], dict[str, int]]:
+        """ST(0..7) as ten bytes each, XMM0..15 as sixteen, and the other registers by name."""
+        read = self._engine.read_register
+        stack = []
+        for number in range(8):
+            mantissa, exponent = read(self._physical(number))
+            stack.append(mantissa.to_bytes(8, "little") + exponent.to_bytes(2, "little"))
+        xmm = tuple(int(read(XMM0 + number)).to_bytes(16, "little") for number in range(16))
+        rest = {name: int(read(number)) for name, number in FPU_REGISTERS.items()}
+        return tuple(stack), xmm, rest
+
+    def write_fpu(self, name: str, value: int) -> bool:
+        """Set ``st0``, ``xmm0`` and so on or one of ``FPU_REGISTERS``; False for other names."""
+        write = self._engine.write_register
+        for prefix, count in (("st", 8), ("xmm", 16)):
+            number = name.removeprefix(prefix)
+            if number != name and number.isdigit() and int(number) < count:
+                if prefix == "st":
+                    write(self._physical(int(number)), (value & _M64, value >> 64 & 0xFFFF))
+                else:
+                    write(XMM0 + int(number), value & ((1 << 128) - 1))
+                return True
+        if name not in FPU_REGISTERS:
+            return False
+        write(FPU_REGISTERS[name], value & 0xFFFF_FFFF)
+        return True
+
+    def _physical(self, number: int) -> int:
+        """The binding's number of ST(``number``): the stack's top is in the status word."""
+        top = int(self._engine.read_register(FPU_REGISTERS["fstat"])) >> 11 & 7
+        return FP0 + (top + number & 7)
 
     # -- whole state -----------------------------------------------------------------------
 

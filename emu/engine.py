@@ -18,7 +18,7 @@ Quirks of Unicorn 2.1.4 that have their one home here:
   the boundary with ``run_to``.
 - A non-zero ``until`` corrupts CR2: exits are switched to an empty set and ``until`` is 0.
 - There is no exact way to count instructions or to stop at one: a machine-code stub counts down a
-  cell before each instruction and asks the engine to stop when it is used up (``_counter_stub``).
+  cell before each instruction and asks the engine to stop when it is used up (``emu.stops``).
 - While the engine runs, the arithmetic flags live apart from ``eflags``; on entry it takes them
   from there, so that flags set between two runs would be lost: folded in by ``run``.
 - RDRAND and RDSEED give the host's random numbers, which no replay could repeat: their feature
@@ -33,7 +33,6 @@ markers and by a probe guest; a build where anything is not where it should be i
 """
 
 import ctypes
-import mmap
 import os
 import platform
 import struct
@@ -48,6 +47,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 
 from emu.errors import MachineError, UnsupportedEngineError
 from emu.memory import Memory
+from emu.stops import C_CODE, C_MEMORY, Stops, Stubs
 
 TESTED_VERSION: Final = "2.1.4"
 
@@ -80,6 +80,20 @@ _CPU_ENGINE: Final = 33192
 _FEATURE_SEARCH: Final = 0x2000
 _CPUID_1_ECX_RDRAND: Final = 1 << 30
 _CPUID_7_EBX_RDSEED: Final = 1 << 18
+FPU_REGISTERS: Final = {
+    "fctrl": x86_const.UC_X86_REG_FPCW,
+    "fstat": x86_const.UC_X86_REG_FPSW,
+    "ftag": x86_const.UC_X86_REG_FPTAG,
+    "fiseg": x86_const.UC_X86_REG_FCS,
+    "fioff": x86_const.UC_X86_REG_FIP,
+    "foseg": x86_const.UC_X86_REG_FDS,
+    "fooff": x86_const.UC_X86_REG_FDP,
+    "fop": x86_const.UC_X86_REG_FOP,
+    "mxcsr": x86_const.UC_X86_REG_MXCSR,
+}
+"""The binding's numbers of the x87 and SSE control registers."""
+FP0: Final = int(x86_const.UC_X86_REG_FP0)
+XMM0: Final = int(x86_const.UC_X86_REG_XMM0)
 _M64: Final = (1 << 64) - 1
 _UNLIMITED: Final = (1 << 63) - 1
 
@@ -170,8 +184,10 @@ class Engine:
         self.words = self.state.cast("Q")
         self.halves = self.state.cast("I")
         self._check_offsets()
-        self._cell = (ctypes.c_int64 * 1)(_UNLIMITED)
-        self.cell = memoryview(self._cell).cast("B").cast("q")
+        self._stubs = Stubs(self._stop_address, _UNLIMITED)
+        self.cell = self._stubs.cell
+        self.stops = Stops(self._stubs, self.stop, self._watch_memory)
+        self._memory_hooks: list[int] = []
         self._keep: list[object] = []
         self._saved_port_state: tuple[bytes, int, int, bool] | None = None
         self._install_hooks()
@@ -183,6 +199,7 @@ class Engine:
         p, u64, i32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int
         self._uc_start = _function("uc_emu_start", i32, p, u64, u64, u64, ctypes.c_size_t)
         self._uc_stop = _function("uc_emu_stop", i32, p)
+        self._uc_hook_del = _function("uc_hook_del", i32, p, ctypes.c_size_t)
         self._uc_reg_read = _function("uc_reg_read", i32, p, i32, p)
         self._tlb_flush = _function("tlb_flush_x86_64", None, p)
         self._tlb_flush_page = _function("tlb_flush_page_x86_64", None, p, u64)
@@ -266,11 +283,10 @@ class Engine:
             raise UnsupportedEngineError(f"MSR {msr:#x} is not in this build's CPU state")
         return at
 
-    def _hook(self, kind: int, callback: object, *extra: ctypes.c_int) -> None:
+    def _hook(self, kind: int, callback: object, *extra: ctypes.c_int, user: int = 0) -> int:
         add = uclib.uc_hook_add
         handle = ctypes.c_size_t()
         pointer = callback if isinstance(callback, int) else self._pointer(callback)
-        user = ctypes.addressof(self._cell) if kind == unicorn_const.UC_HOOK_CODE else 0
         status = add(
             ctypes.c_void_p(self._handle),
             ctypes.byref(handle),
@@ -283,6 +299,7 @@ class Engine:
         )
         if status:
             raise UnsupportedEngineError(f"hook {kind:#x}: Unicorn says error {status}")
+        return handle.value
 
     def _pointer(self, callback: object) -> int:
         self._keep.append(callback)
@@ -290,7 +307,12 @@ class Engine:
 
     def _install_hooks(self) -> None:
         # Before the first run: code translated earlier would never call them.
-        self._hook(unicorn_const.UC_HOOK_CODE, self._counter_stub())
+        stubs = self._stubs
+        stubs.connect(
+            self._pointer(C_CODE(self._on_address)), self._pointer(C_MEMORY(self._on_access))
+        )
+        # One hook only: with two the engine calls neither directly.
+        self._hook(unicorn_const.UC_HOOK_CODE, stubs.code_stub, user=stubs.cell_address)
         self._hook(unicorn_const.UC_HOOK_INTR, _C_INTR(self._on_interrupt))
         self._hook(unicorn_const.UC_HOOK_INSN_INVALID, _C_BOOL(self._on_invalid))
         for instruction, callback in (
@@ -304,18 +326,19 @@ class Engine:
         ):
             self._hook(unicorn_const.UC_HOOK_INSN, callback, ctypes.c_int(instruction))
 
-    def _counter_stub(self) -> int:
-        """x86-64 code: ``dec [rcx]; js stop; ret; stop: mov rax, uc_emu_stop; jmp rax``.
-
-        Called with rdi = the engine and rcx = the cell, so that ``uc_emu_stop`` gets its argument.
-        """
-        code = b"\x48\xff\x09\x78\x01\xc3\x48\xb8" + struct.pack("<Q", self._stop_address)
-        code += b"\xff\xe0"
-        page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-        page[: len(code)] = code
-        anchor = (ctypes.c_char * 4096).from_buffer(page)
-        self._keep.append(anchor)
-        return ctypes.addressof(anchor)
+    def _watch_memory(self, on: bool) -> None:
+        """Have the memory stub called, or not any more; for ``Stops``."""
+        if on:
+            stubs = self._stubs
+            for kind in (unicorn_const.UC_HOOK_MEM_READ, unicorn_const.UC_HOOK_MEM_WRITE):
+                hook = self._hook(kind, stubs.data_stub, user=stubs.data_address)
+                self._memory_hooks.append(hook)
+        else:
+            for hook in self._memory_hooks:
+                self._uc_hook_del(self._handle, hook)
+            self._memory_hooks.clear()
+        # Whether there are hooks is compiled into every access.
+        self._uc.ctl_flush_tb()
 
     def _probe(self) -> None:
         """Take a #PF in a scratch guest and check what only a trap can show."""
@@ -378,6 +401,7 @@ class Engine:
             BaseException: whatever a callback raised.
         """
         self.cell[0] = instructions
+        self.stops.stopped = False
         self.words[OFF_EFLAGS >> 3] = self.flags()
         status = self._uc_start(self._handle, rip, 0, 0, 0)
         if self._error is not None:
@@ -407,6 +431,14 @@ class Engine:
         """RFLAGS, with the arithmetic flags that the engine computes lazily."""
         self._uc_reg_read(self._handle, x86_const.UC_X86_REG_EFLAGS, self._flags_ref)
         return self._flags_cell.value
+
+    def read_register(self, number: int) -> Any:
+        """A register by the binding's number, as the binding gives it; slow."""
+        return self._uc.reg_read(number)
+
+    def write_register(self, number: int, value: Any) -> None:
+        """The other way; for registers from which the engine derives nothing."""
+        self._uc.reg_write(number, value)
 
     def write_msr(self, msr: int, value: int) -> None:
         """Write an MSR of the real CPU (EFER, STAR, FS base...)."""
@@ -471,6 +503,21 @@ class Engine:
             words[rip] = (words[rip] - 2) & _M64
 
         return on_syscall
+
+    def _on_address(self, _uc: int, address: int, _size: int, _user: int) -> None:
+        try:
+            self.stops.reached(address)
+        except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
+            self._failed(error)
+
+    def _on_access(
+        self, _uc: int, kind: int, address: int, size: int, value: int, _user: int
+    ) -> None:
+        try:
+            written = value & _M64 if kind == unicorn_const.UC_MEM_WRITE else None
+            self.stops.accessed(address, size, written)
+        except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
+            self._failed(error)
 
     def _on_sysenter(self, _uc: int, _user: int) -> None:
         words = self.words

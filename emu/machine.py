@@ -38,6 +38,7 @@ class Ending(Enum):
     BUDGET = "the instructions are used up"
     STOPPED = "stop was called"
     HALTED = "the CPU halted"
+    BREAK = "the next instruction is at an address that a debugger asked for"
 
 
 CpuidResult = tuple[int, int, int, int]
@@ -74,6 +75,8 @@ class Machine:
         self.on_syscall: Callable[[], None] = self._syscall_as_trap
         self.on_cpuid: Callable[[int, int], CpuidResult | None] = lambda leaf, subleaf: None
         self.on_tsc: Callable[[], int] = lambda: self.position
+        self.stops = self._engine.stops
+        """Where a debugger has the CPU stop (``emu.stops``)."""
         self._cell = self._engine.cell
         self._base = 0
         self._budget = 0
@@ -131,7 +134,7 @@ class Machine:
             while self._fetched_ahead_to is not None:
                 end, self._fetched_ahead_to = self._fetched_ahead_to, None
                 self._engine.run_to(self.cpu.words[RIP], end, cell[0])
-                if self._stop_asked or cell[0] <= 0:
+                if self._stop_asked or cell[0] <= 0 or self.stops.stopped:
                     break
                 if self._fetched_ahead_to is None:
                     self._engine.run(self.cpu.words[RIP], cell[0])
@@ -142,12 +145,25 @@ class Machine:
             self._cell[0] = 0
         if self._stop_asked:
             return Ending.STOPPED
+        if self.stops.stopped:
+            return Ending.BREAK
         return Ending.BUDGET if used_up else Ending.HALTED
 
     def stop(self) -> None:
         """From a handler: come back from ``run`` when the handler is done."""
         self._stop_asked = True
         self._engine.stop()
+
+    def cut(self) -> None:
+        """From a handler or a stop: ``run`` ends behind the instruction in hand.
+
+        Unlike ``stop`` it says nothing to whoever runs the machine: the run's instructions are
+        used up, and going on makes it one run again.
+        """
+        left = self._cell[0]
+        if left > 0:
+            self._budget -= left
+            self._cell[0] = 0
 
     def leave_as_iret(self) -> None:
         """From a SYSCALL handler: the guest goes on as after IRET, not as after SYSRET.

@@ -66,6 +66,8 @@ class Hypervisor:
         self.listeners: list[Listener] = []
         self.on_end: Callable[[Domain], None] | None = None
         """Told of every domain that ends, before anything of it is given back; for a debugger."""
+        self.on_end: Callable[[Domain], None] | None = None
+        """Told of every domain that ends, before anything of it is given back; for a debugger."""
         self.paging.domains = self.domains
         self.paging.xen_slots = {L4_M2P_SLOT: self._map_m2p()}
         self.paging.xen_slots_pae = self._map_m2p_pae()
@@ -144,6 +146,12 @@ class Hypervisor:
     def listen(self, listener: Listener) -> None:
         """Have ``listener`` told of everything that happens from now on."""
         self.listeners.append(listener)
+    def unlisten(self, listener: Listener) -> None:
+        """Tell ``listener`` of nothing any more."""
+        self.listeners.remove(listener)
+        if not self.listeners:
+            self.sharing.notify = None
+
         self.sharing.notify = self.emit
 
     def unlisten(self, listener: Listener) -> None:
@@ -234,6 +242,8 @@ class Hypervisor:
         return self._console_rings.get(domain.id)
 
     def end(self, domain: Domain, how: Exit) -> None:
+        if self.on_end is not None:
+            self.on_end(domain)
         """A domain is over: it never runs again, and its frames are given back."""
         if domain.exit is not None:
             return

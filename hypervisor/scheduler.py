@@ -17,6 +17,7 @@ Source: xen.h (vcpu_time_info, shared_info's wall clock), sched.h (poll), vcpu.h
 
 import struct
 from bisect import bisect_right
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -71,7 +72,15 @@ class Scheduler:
         self._skipped = 0
         self._last = 0
         self._slice_end = 0
-        """System time at which the running slice ends; 0 outside of guest code."""
+        """System time at which the open slice ends; 0 if none is open."""
+        self._running: Domain | None = None
+        """Whose slice is open: it runs, or was cut by the limit of a run and goes on."""
+        self._preempted = False
+        """The open slice is over before its end."""
+        self._held = False
+        self.on_slice: Callable[[Domain], None] | None = None
+        """Told of every slice that is opened, when the domain is in the CPU; for a debugger."""
+        self._only: frozenset[int] | None = None
         self._timers: list[tuple[int, int]] = []
         """Heap of (deadline, domain id), stale entries among them (``_is_due``)."""
         self._polling: set[int] = set()
@@ -161,7 +170,7 @@ class Scheduler:
             self._periods[domain.id] = period
             self._last_tick[domain.id] = self.now()
             if self.now() + period < self._slice_end:
-                self._machine.stop()
+                self._preempt()
 
     def _tick(self, domain: Domain) -> int:
         """Give the running domain the tick that is due. Returns ns until the next.
@@ -184,7 +193,7 @@ class Scheduler:
             # A guest that sets its timer again and again leaves only stale entries behind.
             timers[:] = sorted({entry for entry in timers if self._is_due(*entry)})
         if deadline < self._slice_end:
-            self._machine.stop()
+            self._preempt()
 
     def _is_due(self, deadline: int, number: int) -> bool:
         """False for an entry whose domain is gone or no longer waits for that moment."""
@@ -331,7 +340,7 @@ class Scheduler:
     def _pick(self) -> Domain | None:
         """The runnable domain whose turn it is."""
         domains = self._hv.domains
-        ids = list(domains)
+        ids = list(domains) if self._only is None else [n for n in domains if n in self._only]
         start = bisect_right(ids, self._last)
         for number in ids[start:]:
             if domains[number].state is State.RUNNABLE:
@@ -344,29 +353,90 @@ class Scheduler:
     def run(self, limit: int | None = None) -> bool:
         """Run until no domain can run again (True) or ``limit`` instructions were started (False).
 
+        A slice that the limit cuts goes on in the next run: a run does not depend on how it is
+        cut. When this comes back, a slice is open whose next instruction is the machine's next,
+        unless no domain can run, or the last instruction ended the domain that ran.
+
         Raises:
             HypervisorError: guest code reached outside machine memory.
         """
         machine = self._machine
         end = _UNLIMITED if limit is None else machine.position + limit
+        self._held = False
         while True:
+            if not self.settle():
+                return True
+            budget = min(self._slice_end - self.now(), end - machine.position)
+            if budget <= 0 or self._held:
+                return False
+            domain = self._go(budget)
+            if domain.exit is not None and (self._held or machine.position >= end):
+                return False  # its state is still there to be looked at
+
+    def hold(self) -> None:
+        """``run`` comes back as soon as it can: for a debugger, from whatever it is told of.
+
+        What is under way is finished first, and a slice is opened if need be.
+        """
+        self._held = True
+        self._machine.cut()
+
+    @property
+    def running(self) -> Domain | None:
+        """The domain whose slice is open, None if no domain can run or none has been asked to."""
+        return self._running
+
+    @property
+    def slice_left(self) -> int:
+        """Instructions until the open slice ends by itself; 0 if none is open."""
+        return max(0, self._slice_end - self.now()) if self._running is not None else 0
+
+    @property
+    def only(self) -> frozenset[int] | None:
+        """The domains that may run, None for all."""
+        return self._only
+
+    @only.setter
+    def only(self, ids: frozenset[int] | None) -> None:
+        self._only = ids
+        if ids is not None and self._running is not None and self._running.id not in ids:
+            self._preempt()
+
+    def _preempt(self) -> None:
+        """The open slice is over, at the end of the trap in hand if there is one."""
+        self._preempted = True
+        self._machine.stop()
+
+    def settle(self) -> bool:
+        """Open the next slice unless one is open; False if no domain can run again."""
+        hv = self._hv
+        while True:
+            domain = self._running
+            if domain is not None:
+                if (
+                    domain.state is State.RUNNABLE
+                    and domain.exit is None
+                    and not self._preempted
+                    and self.now() < self._slice_end
+                ):
+                    return True
+                self._close(domain)
             self._expire()
-            self._hv.reap()  # a watchdog, or whoever called us, may have ended the current domain
+            hv.reap()  # a watchdog, or whoever called us, may have ended the current domain
             domain = self._pick()
             deadline = self._next_deadline()
             if domain is None:
                 if deadline is None:
-                    return True
-                self._skipped += deadline - self.now()
+                    return False
+                self._skipped += max(0, deadline - self.now())
                 continue
-            budget = min(self._hv.settings.slice, end - machine.position)
-            if budget <= 0:
-                return False
+            budget = hv.settings.slice
             if deadline is not None:
                 budget = min(budget, deadline - self.now())
-            self._slice(domain, budget)
+            self._open(domain, budget)
 
-    def _slice(self, domain: Domain, budget: int) -> None:
+    def _open(self, domain: Domain, budget: int) -> None:
+        """Begin a slice of at most ``budget`` instructions."""
         hv = self._hv
         self._last = domain.id
         hv.switch_to(domain)
@@ -380,20 +450,37 @@ class Scheduler:
         now = self.now()
         self.runstates.change(domain, RunState.running, now)
         self.runstates.write(domain, now)
-        before = self._machine.position
         self._slice_end = now + budget
         hv.work = 0
+        self._preempted = False
+        self._running = domain
+        if self.on_slice is not None:
+            self.on_slice(domain)
+
+    def _go(self, budget: int) -> Domain:
+        """Run the domain of the open slice, ``current``, for at most ``budget`` instructions."""
+        domain = self._hv.current
+        before = self._machine.position
         try:
             ending = self._machine.run(budget)
         except MachineError as error:
             raise HypervisorError(f"{domain.label}: {error}") from error
         finally:
-            self._slice_end = 0
             domain.instructions += self._machine.position - before
         if ending is Ending.HALTED and domain.exit is None:
-            hv.crash(domain, "the CPU halted: a triple fault, or HLT at privilege 0")
+            self._hv.crash(domain, "the CPU halted: a triple fault, or HLT at privilege 0")
+        if ending is Ending.BREAK:
+            self._held = True
+        elif ending is not Ending.BUDGET:
+            self._preempted = True
+        return domain
+
+    def _close(self, domain: Domain) -> None:
+        """The open slice is over."""
+        self._running = None
+        self._slice_end = 0
         if domain.exit is None:
             blocked = domain.state is State.BLOCKED
             state = RunState.blocked if blocked else RunState.runnable
             self.runstates.change(domain, state, self.now())
-        hv.reap()
+        self._hv.reap()
