@@ -36,7 +36,10 @@ from typing import Final
 from emu.errors import CowbirdError
 
 KIT: Final = Path(__file__).resolve().parent / "kit"
-"""The kit: sources, ``include/``, ``guest.ld`` and ``flags`` (gcc's options, one file)."""
+"""The kit: sources, ``include/``, ``guest.ld`` and ``flags`` (gcc's options, one file).
+
+``guest32.ld`` and ``flags32`` are their like for 32-bit guests; the sources serve both widths.
+"""
 CACHE_VARIABLE: Final = "COWBIRD_CACHE"
 COMPILER_VARIABLE: Final = "COWBIRD_CC"
 """Environment variables: where to keep what was compiled, and which gcc to use."""
@@ -85,21 +88,26 @@ class CompileError(CowbirdError):
 
 @dataclass(frozen=True, slots=True)
 class Compiler:
-    """A gcc that makes 64-bit x86 code; ``identity`` changes when it is replaced."""
+    """A gcc that makes x86 code of both widths; ``identity`` changes when it is replaced."""
 
     path: str
     identity: str
 
 
-def one_line(source: str, output: str, kit: str | None = None) -> str:
-    """The shell command that builds ``source`` with nothing but gcc.
+def _suffix(width: int) -> str:
+    return "" if width == 64 else str(width)
+
+
+def one_line(source: str, output: str, kit: str | None = None, width: int = 64) -> str:
+    """The shell command that builds ``source`` with nothing but gcc, for guests of 32 or 64 bits.
 
     ``kit`` is the kit's directory as the reader is to type it; None means where it is.
     """
     where = shlex.quote(kit or str(KIT))
+    kind = _suffix(width)
     return (
-        f"gcc @{where}/flags -I {where}/include -T {where}/guest.ld {where}/*.S {where}/*.c"
-        f" {shlex.quote(source)} -o {shlex.quote(output)}"
+        f"gcc @{where}/flags{kind} -I {where}/include -T {where}/guest{kind}.ld"
+        f" {where}/*.S {where}/*.c {shlex.quote(source)} -o {shlex.quote(output)}"
     )
 
 
@@ -131,10 +139,11 @@ def _find_compiler(asked: str, search: str) -> Compiler:
     raise CompileError(f"no C compiler for 64-bit x86: {hint}")
 
 
-def build_elf(path: Path, *, defines: Mapping[str, str] = _NO_DEFINES) -> bytes:
+def build_elf(path: Path, *, width: int = 64, defines: Mapping[str, str] = _NO_DEFINES) -> bytes:
     """Compile and link the C source at ``path`` with the kit; the bytes of a Xen PV ELF.
 
-    ``defines`` are macros for the preprocessor. The debug information is kept.
+    ``width``: 32 or 64 bits. ``defines`` are macros for the preprocessor. The debug information is
+    kept.
 
     Raises:
         CompileError: it cannot be read or does not compile; no compiler; or it took too long.
@@ -148,7 +157,7 @@ def build_elf(path: Path, *, defines: Mapping[str, str] = _NO_DEFINES) -> bytes:
     directory = _cache_directory()
     # resolve() would give a file behind a symbolic link another name than the user knows.
     full = Path(os.path.abspath(path))
-    parts = [_kit_digest(), compiler.identity, str(full), source.hex()]
+    parts = [_kit_digest(), compiler.identity, str(width), str(full), source.hex()]
     parts += [f"{name}={value}" for name, value in sorted(defines.items())]
     stored = directory / f"{_digest(parts)}.guest" if directory else None
     if stored is not None:
@@ -157,8 +166,8 @@ def build_elf(path: Path, *, defines: Mapping[str, str] = _NO_DEFINES) -> bytes:
             return elf
     with tempfile.TemporaryDirectory(prefix="cowbird-") as scratch:
         work = Path(scratch)
-        objects = _kit_objects(compiler, directory, work)
-        elf, includes = _compile(compiler, full, path, objects, defines, work)
+        objects = _kit_objects(compiler, directory, work, width)
+        elf, includes = _compile(compiler, full, path, objects, defines, work, width)
     if stored is not None:
         _store(stored, elf, includes)
     return elf
@@ -193,9 +202,9 @@ def _run(
         raise CompileError(f"{name}: {command[0]} cannot be run: {reason}") from error
 
 
-def _options(work: Path) -> list[str]:
+def _options(work: Path, width: int) -> list[str]:
     return [
-        f"@{KIT}/flags",
+        f"@{KIT}/flags{_suffix(width)}",
         "-fno-diagnostics-show-caret",
         "-fdiagnostics-color=never",
         f"-fdebug-prefix-map={work}=.",
@@ -207,18 +216,18 @@ def _kit_sources() -> list[Path]:
     return sorted([*KIT.glob("*.S"), *KIT.glob("*.c")])
 
 
-def _kit_objects(compiler: Compiler, directory: Path | None, work: Path) -> list[Path]:
+def _kit_objects(compiler: Compiler, directory: Path | None, work: Path, width: int) -> list[Path]:
     """The kit, compiled: out of the cache, into it, or in ``work``."""
     sources = _kit_sources()
     names = [f"{source.stem}.o" for source in sources]
     final = None
     if directory is not None:
-        final = directory / f"kit-{_digest([_kit_digest(), compiler.identity])}"
+        final = directory / f"kit-{_digest([_kit_digest(), compiler.identity, str(width)])}"
         if all((final / name).is_file() for name in names):
             return [final / name for name in names]
     target = work / "kit"
     target.mkdir()
-    command = [compiler.path, *_options(target), "-c", *map(str, sources)]
+    command = [compiler.path, *_options(target, width), "-c", *map(str, sources)]
     done = _run(command, str(KIT), target)
     if done.returncode:
         raise CompileError(f"the kit does not compile: {_errors(done.stderr)}", done.stderr)
@@ -241,19 +250,20 @@ def _compile(
     objects: Iterable[Path],
     defines: Mapping[str, str],
     work: Path,
+    width: int,
 ) -> tuple[bytes, list[Path]]:
     """The linked guest, and the files that it includes besides the kit's."""
     output, depends = work / "guest.elf", work / "guest.d"
     command = [
         compiler.path,
-        *_options(work),
+        *_options(work, width),
         *(f"-D{name}={value}" for name, value in sorted(defines.items())),
         "-fmax-errors=20",
         "-MMD",
         "-MF",
         str(depends),
         "-T",
-        str(KIT / "guest.ld"),
+        str(KIT / f"guest{_suffix(width)}.ld"),
         *map(str, objects),
         str(full),
         "-o",

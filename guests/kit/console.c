@@ -98,8 +98,12 @@ static void emit_result(struct sink *sink, int64_t result, int width, bool left)
 
 static uint64_t argument(va_list *args, int longs, bool is_signed)
 {
-    if (longs > 0)
+    if (longs > 1)
         return va_arg(*args, uint64_t);
+    if (longs > 0 && is_signed)
+        return (uint64_t)va_arg(*args, long);
+    if (longs > 0)
+        return va_arg(*args, unsigned long);
     if (!is_signed) {
         unsigned int value = va_arg(*args, unsigned int);
 
@@ -149,8 +153,10 @@ static void format_into(struct sink *sink, const char *format, va_list *args)
                 precision = precision * 10 + *format - '0';
         }
         for (;; format++) {
-            if (*format == 'l' || *format == 'z' || *format == 'j' || *format == 't')
-                longs = 1;
+            if (*format == 'l' || *format == 'z' || *format == 't')
+                longs++;
+            else if (*format == 'j')
+                longs = 2;
             else if (*format == 'h')
                 longs = longs < 0 ? -2 : -1;
             else
@@ -179,11 +185,11 @@ static void format_into(struct sink *sink, const char *format, va_list *args)
                         sharp ? "0x" : "", width, left, zeros);
             break;
         case 'p': {
-            uint64_t value = va_arg(*args, uint64_t);
-            
+            unsigned long value = va_arg(*args, unsigned long);
+
             if (format[1] == 'e') {
                 format++;
-                emit_result(sink, (int64_t)value, width, left);
+                emit_result(sink, (long)value, width, left);
             } else {
                 emit_number(sink, value, 16, false, "0x", width, left, zeros);
             }

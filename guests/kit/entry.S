@@ -1,11 +1,13 @@
 /*
- * Entries for all vectors and callbacks, and the ways between kernel and user mode.
+ * 64 bits: entries for all vectors and callbacks, and the ways between kernel and user mode.
  *
  * Xen's bounce frame, upward from RSP: rcx, r11, [error code], rip, cs and the saved event mask,
  * rflags, rsp, ss; the failsafe callback has ds, es, fs, gs behind r11. Each entry turns that into
  * struct regs (traps.h). The way back is always the iret hypercall: both modes run in ring 3, so
  * iretq would not do.
  */
+
+#ifdef __x86_64__
 
 #include "traps.h"
 #include "xen-numbers.h"
@@ -165,5 +167,7 @@ user_syscall:
     mov  %rcx, %rdx
     syscall
     ret
+
+#endif
 
     .section .note.GNU-stack, "", @progbits

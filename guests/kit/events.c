@@ -2,6 +2,7 @@
 
 #include "internal.h"
 
+#define BITS (8 * (unsigned int)sizeof(unsigned long))
 #define PORTS 64 /* ports whose handlers are kept; the kit binds few */
 
 static event_handler_t event_handlers[PORTS];
@@ -28,7 +29,7 @@ void events_upcall(void)
             ports = shared_info->evtchn_pending[group] & ~shared_info->evtchn_mask[group];
             __atomic_and_fetch(&shared_info->evtchn_pending[group], ~ports, __ATOMIC_SEQ_CST);
             for (; ports; ports &= ports - 1) {
-                evtchn_port_t port = group * 64 + (unsigned int)__builtin_ctzl(ports);
+                evtchn_port_t port = group * BITS + (unsigned int)__builtin_ctzl(ports);
 
                 if (port < PORTS && event_handlers[port])
                     event_handlers[port](port);
@@ -98,6 +99,12 @@ void block(void)
     HYPERVISOR_sched_op(SCHEDOP_block, NULL);
 }
 
+/* ticks * factor / 2**32, of a product with up to 96 bits. */
+static uint64_t scale(uint64_t ticks, uint32_t factor)
+{
+    return (ticks >> 32) * factor + ((ticks & 0xffffffff) * factor >> 32);
+}
+
 uint64_t time_ns(void)
 {
     const volatile struct vcpu_time_info *time = &shared_info->vcpu_info[0].time;
@@ -116,8 +123,7 @@ uint64_t time_ns(void)
             ticks >>= -time->tsc_shift;
         else
             ticks <<= time->tsc_shift;
-        result = time->system_time +
-                 (uint64_t)((unsigned __int128)ticks * time->tsc_to_system_mul >> 32);
+        result = time->system_time + scale(ticks, time->tsc_to_system_mul);
     } while (version != time->version);
     return result;
 }

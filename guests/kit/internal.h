@@ -5,14 +5,14 @@
 
 #include "cowbird.h"
 
-/* guest.ld */
+/* guest.ld, guest32.ld */
 extern char image_start[], readonly_end[], user_start[], user_end[], image_end[];
 
-/* start.S, entry.S */
+/* start.S, entry.S, or start32.S, entry32.S */
 extern char trap_stack_top[], user_stack_top[], trap_entries[], catch_leave[], user_leave[];
 extern void user_begin(void);
-extern fault_t catch_run(void (*function)(void *), void *argument, uint64_t *rsp);
-extern long user_enter(struct regs *regs, uint64_t *rsp);
+extern fault_t catch_run(void (*function)(void *), void *argument, unsigned long *rsp);
+extern long user_enter(struct regs *regs, unsigned long *rsp);
 
 void kit_start(struct start_info *info, unsigned long boot_stack_top) __attribute__((noreturn));
 void paging_start(unsigned long boot_stack_top);
@@ -32,6 +32,6 @@ void ktap_failed(const char *name, ...) KTAP_PRINTF(1);
 void remember_fault(const struct regs *regs);
 
 /* Goes on in the kernel at `rip` with stack `rsp` and RAX = `rax`, in a clean state. */
-void resume_kernel(struct regs *regs, const void *rip, uint64_t rsp, uint64_t rax);
+void resume_kernel(struct regs *regs, const void *rip, unsigned long rsp, unsigned long rax);
 
 #endif

@@ -134,7 +134,8 @@ bool ktap_value(const char *file, int line, const char *what, uint64_t got, uint
 {
     VERDICT(got == want);
     if (got != want)
-        diag("got %#lx (%ld), wanted %#lx (%ld)", got, (long)got, want, (long)want);
+        diag("got %#" PRIx64 " (%" PRId64 "), wanted %#" PRIx64 " (%" PRId64 ")", got, (int64_t)got,
+             want, (int64_t)want);
     return got == want;
 }
 

@@ -57,10 +57,10 @@ static mfn_t table_of(mfn_t l4, const volatile void *va, int level)
 {
     mfn_t table = l4;
 
-    for (int at = 4; at > level; at--) {
+    for (int at = TOP_LEVEL; at > level; at--) {
         pte_t entry = table_read(table, table_index(va, at));
 
-        if (!(entry & PTE_P) || (at < 4 && entry & PTE_PS))
+        if (!(entry & PTE_P) || (at < TOP_LEVEL && entry & PTE_PS))
             return INVALID_MFN;
         table = pte_mfn(entry);
     }
@@ -79,22 +79,28 @@ pte_t pte_get(const volatile void *va)
     mfn_t table = current_l4;
     pte_t entry = 0;
 
-    for (int level = 4; level; level--) {
+    for (int level = TOP_LEVEL; level; level--) {
         entry = table_read(table, table_index(va, level));
         if (!(entry & PTE_P))
             return level == 1 ? entry : 0;
-        if (level < 4 && level > 1 && entry & PTE_PS)
+        if (level < TOP_LEVEL && level > 1 && entry & PTE_PS)
             break;
         table = pte_mfn(entry);
     }
     return entry;
 }
 
+/* Machine address of entry `index` of the table in frame `table`. */
+static uint64_t entry_maddr(mfn_t table, unsigned int index)
+{
+    return (uint64_t)table << PAGE_SHIFT | index << 3;
+}
+
 uint64_t pte_maddr_at(mfn_t l4, const volatile void *va, int level)
 {
     mfn_t table = table_of(l4, va, level);
 
-    return table == INVALID_MFN ? 0 : table << PAGE_SHIFT | table_index(va, level) << 3;
+    return table == INVALID_MFN ? 0 : entry_maddr(table, table_index(va, level));
 }
 
 uint64_t pte_maddr(const volatile void *va)
@@ -132,7 +138,7 @@ long pte_map_at(mfn_t l4, const volatile void *va, pte_t entry)
 {
     mfn_t table = l4;
 
-    for (int level = 4; level > 1; level--) {
+    for (int level = TOP_LEVEL; level > 1; level--) {
         unsigned int index = table_index(va, level);
         pte_t upper = table_read(table, index);
 
@@ -142,14 +148,14 @@ long pte_map_at(mfn_t l4, const volatile void *va, pte_t entry)
             long error = pte_protect(page, PTE_RO);
 
             if (!error)
-                error = pte_write(table << PAGE_SHIFT | index << 3, make_pte(lower, PTE_TABLE));
+                error = pte_write(entry_maddr(table, index), make_pte(lower, PTE_TABLE));
             if (error)
                 return error;
             upper = make_pte(lower, PTE_TABLE);
         }
         table = pte_mfn(upper);
     }
-    return pte_write(table << PAGE_SHIFT | table_index(va, 1) << 3, entry);
+    return pte_write(entry_maddr(table, table_index(va, 1)), entry);
 }
 
 long pte_map(const volatile void *va, pte_t entry)
@@ -230,7 +236,7 @@ void page_fill_ret(void *page)
 /* Knuth's MMIX generator; two seeds never give the same page. */
 static uint64_t next_word(uint64_t word)
 {
-    return word * 6364136223846793005UL + 1442695040888963407UL;
+    return word * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
 }
 
 void page_fill(void *page, uint64_t seed)
@@ -357,6 +363,7 @@ long l4_load(mfn_t l4)
     return error;
 }
 
+#ifdef __x86_64__
 mfn_t l4_new(void)
 {
     pte_t *table = page_alloc();
@@ -367,3 +374,20 @@ mfn_t l4_new(void)
             table[slot] = table_read(current_l4, slot) & ~(PTE_A | PTE_D);
     return make_table(table, 4) ? INVALID_MFN : mfn;
 }
+#else
+mfn_t l4_new(void)
+{
+    pte_t *table = page_alloc(), *kernel = page_alloc();
+    mfn_t mfn = va_mfn(table), kernel_mfn = va_mfn(kernel);
+    mfn_t current = pte_mfn(table_read(current_l4, L3_XEN));
+
+    for (unsigned int slot = 0; slot < L3_XEN; slot++)
+        table[slot] = table_read(current_l4, slot);
+    for (unsigned int slot = 0; slot < L2_XEN_FIRST; slot++)
+        kernel[slot] = table_read(current, slot);
+    table[L3_XEN] = make_pte(kernel_mfn, PTE_P);
+    if (pte_protect(kernel, PTE_RO))
+        return INVALID_MFN;
+    return make_table(table, 3) ? INVALID_MFN : mfn;
+}
+#endif

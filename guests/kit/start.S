@@ -1,7 +1,9 @@
 /*
- * The first instructions, the stacks, the hypercall page, and the ELF notes by which Xen knows
+ * 64 bits: the first instructions, the stacks, the hypercall page, and the ELF notes by which Xen knows
  * that this is a PV kernel and where to enter it.
  */
+
+#ifdef __x86_64__
 
 #include "xen-numbers.h"
 
@@ -59,5 +61,7 @@ user_stack_top:
     note XEN_ELFNOTE_ENTRY, .quad, _start
     note XEN_ELFNOTE_HYPERCALL_PAGE, .quad, hypercall_page
     note XEN_ELFNOTE_FEATURES, .asciz, "pae_pgdir_above_4gb"
+
+#endif
 
     .section .note.GNU-stack, "", @progbits

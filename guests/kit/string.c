@@ -5,13 +5,21 @@
 
 #include "string.h"
 
+#ifdef __x86_64__
+#define REP_MOVS "rep movsq"
+#define REP_STOS "rep stosq"
+#else
+#define REP_MOVS "rep movsl"
+#define REP_STOS "rep stosl"
+#endif
+
 void *memcpy(void *to, const void *from, size_t length)
 {
     void *at = to;
-    size_t rest = length & 7;
+    size_t rest = length & (sizeof(long) - 1);
 
-    length >>= 3;
-    __asm__ volatile("rep movsq" : "+D"(at), "+S"(from), "+c"(length) : : "memory");
+    length /= sizeof(long);
+    __asm__ volatile(REP_MOVS : "+D"(at), "+S"(from), "+c"(length) : : "memory");
     __asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(rest) : : "memory");
     return to;
 }
@@ -33,11 +41,11 @@ void *memmove(void *to, const void *from, size_t length)
 void *memset(void *to, int byte, size_t length)
 {
     void *at = to;
-    size_t rest = length & 7;
-    uint64_t pattern = 0x0101010101010101UL * (uint8_t)byte;
+    size_t rest = length & (sizeof(long) - 1);
+    unsigned long pattern = ~0UL / 255 * (uint8_t)byte;
 
-    length >>= 3;
-    __asm__ volatile("rep stosq" : "+D"(at), "+c"(length) : "a"(pattern) : "memory");
+    length /= sizeof(long);
+    __asm__ volatile(REP_STOS : "+D"(at), "+c"(length) : "a"(pattern) : "memory");
     __asm__ volatile("rep stosb" : "+D"(at), "+c"(rest) : "a"(pattern) : "memory");
     return to;
 }

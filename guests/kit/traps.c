@@ -3,7 +3,7 @@
 #include "internal.h"
 
 struct catch {
-    uint64_t rsp;
+    unsigned long rsp;
     struct catch *outer;
 };
 
@@ -68,7 +68,11 @@ static void set_callback(unsigned int type, unsigned int flags, unsigned int tra
     const struct callback_register callback = {
         .type = (uint16_t)type,
         .flags = (uint16_t)flags,
+#ifdef __x86_64__
         .address = (unsigned long)trap_entry(trap),
+#else
+        .address = {FLAT_KERNEL_CS, (unsigned long)trap_entry(trap)},
+#endif
     };
     long error = HYPERVISOR_callback_op(CALLBACKOP_register, &callback);
 
@@ -98,7 +102,11 @@ void traps_start(void)
         panic("set_trap_table: %pe", ERR(error));
     set_callback(CALLBACKTYPE_event, 0, TRAP_EVENT);
     set_callback(CALLBACKTYPE_failsafe, 0, TRAP_FAILSAFE);
+#ifdef __x86_64__
     set_callback(CALLBACKTYPE_syscall, CALLBACKF_mask_events, TRAP_SYSCALL);
+#else
+    set_trap_dpl(USER_SYSCALL, 3);
+#endif
     error = HYPERVISOR_stack_switch(FLAT_KERNEL_SS, (unsigned long)trap_stack_top);
     if (error)
         panic("stack_switch: %pe", ERR(error));
@@ -106,6 +114,7 @@ void traps_start(void)
 
 void dump_regs(const struct regs *regs)
 {
+#ifdef __x86_64__
     diag("rax %016lx rbx %016lx rcx %016lx", regs->rax, regs->rbx, regs->rcx);
     diag("rdx %016lx rsi %016lx rdi %016lx", regs->rdx, regs->rsi, regs->rdi);
     diag("rbp %016lx r8  %016lx r9  %016lx", regs->rbp, regs->r8, regs->r9);
@@ -113,6 +122,11 @@ void dump_regs(const struct regs *regs)
     diag("r13 %016lx r14 %016lx r15 %016lx", regs->r13, regs->r14, regs->r15);
     diag("rip %016lx rsp %016lx flags %08lx cs %04x ss %04lx", regs->rip, regs->rsp,
          regs->rflags, regs->cs, regs->ss);
+#else
+    diag("eax %08lx ebx %08lx ecx %08lx edx %08lx", regs->eax, regs->ebx, regs->ecx, regs->edx);
+    diag("esi %08lx edi %08lx ebp %08lx esp %08lx", regs->esi, regs->edi, regs->ebp, regs->esp);
+    diag("eip %08lx flags %08lx cs %04x ss %04lx", regs->eip, regs->eflags, regs->cs, regs->ss);
+#endif
 }
 
 static void __attribute__((noreturn)) unwanted(const struct regs *regs)
@@ -124,13 +138,18 @@ static void __attribute__((noreturn)) unwanted(const struct regs *regs)
           regs->cr2, from_user(regs) ? "user" : "kernel");
 }
 
-void resume_kernel(struct regs *regs, const void *rip, uint64_t rsp, uint64_t rax)
+void resume_kernel(struct regs *regs, const void *rip, unsigned long rsp, unsigned long rax)
 {
-    regs->rip = (uint64_t)rip;
+    regs->rip = (unsigned long)rip;
     regs->rsp = rsp;
     regs->rax = rax;
+#ifdef __x86_64__
     regs->cs = FLAT_KERNEL_CS & ~3U;
     regs->ss = FLAT_KERNEL_SS & ~3U;
+#else
+    regs->cs = FLAT_KERNEL_CS;
+    regs->ss = FLAT_KERNEL_SS;
+#endif
     /* Only the event mask survives: no TF, DF, NT or AC. */
     regs->rflags = 2 | (regs->rflags & FLAGS_IF);
 }
@@ -149,6 +168,10 @@ void trap_dispatch(struct regs *regs)
 {
     unsigned int vector = (unsigned int)regs->vector;
 
+#ifdef __i386__
+    if (vector == USER_SYSCALL && from_user(regs) && !handlers[vector])
+        regs->vector = vector = TRAP_SYSCALL;
+#endif
     if (vector == TRAP_PF)
         regs->cr2 = shared_info->vcpu_info[0].arch.cr2;
     if (handlers[vector] && handlers[vector](regs))
@@ -163,7 +186,7 @@ void trap_dispatch(struct regs *regs)
     } else if (innermost && vector < TRAP_SYSCALL) {
         remember_fault(regs);
         resume_kernel(regs, catch_leave, innermost->rsp,
-                      (uint64_t)FAULT(vector, regs->error_code));
+                      (unsigned long)FAULT(vector, regs->error_code));
         return;
     }
     unwanted(regs);
@@ -184,7 +207,7 @@ fault_t catch_fault(void (*function)(void *argument), void *argument)
 
 struct probe {
     volatile void *va;
-    uint64_t value;
+    unsigned long value;
 };
 
 static void read_byte(void *argument)
@@ -204,16 +227,20 @@ static void call(void *argument)
     __asm__ volatile("call *%0"
                      :
                      : "r"(argument)
+#ifdef __x86_64__
                      : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "memory",
                        "cc");
+#else
+                     : "eax", "ecx", "edx", "memory", "cc");
+#endif
 }
 
 static void load(void *argument)
 {
     struct probe *probe = argument;
-    uint64_t value;
+    unsigned long value;
 
-    __asm__ volatile("movq (%1), %0" : "=r"(value) : "r"(probe->va));
+    __asm__ volatile("mov (%1), %0" : "=r"(value) : "r"(probe->va));
     probe->value = value;
 }
 
@@ -221,7 +248,7 @@ static void store(void *argument)
 {
     struct probe *probe = argument;
 
-    __asm__ volatile("movq %1, (%0)" : : "r"(probe->va), "r"(probe->value) : "memory");
+    __asm__ volatile("mov %1, (%0)" : : "r"(probe->va), "r"(probe->value) : "memory");
 }
 
 fault_t probe_read(const volatile void *va)
@@ -239,7 +266,7 @@ fault_t probe_exec(const void *va)
     return catch_fault(call, (void *)va);
 }
 
-fault_t probe_load(const volatile void *va, uint64_t *value)
+fault_t probe_load(const volatile void *va, unsigned long *value)
 {
     struct probe probe = {.va = (volatile void *)va, .value = *value};
     fault_t fault = catch_fault(load, &probe);
@@ -248,7 +275,7 @@ fault_t probe_load(const volatile void *va, uint64_t *value)
     return fault;
 }
 
-fault_t probe_store(volatile void *va, uint64_t value)
+fault_t probe_store(volatile void *va, unsigned long value)
 {
     struct probe probe = {.va = va, .value = value};
 

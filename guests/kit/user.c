@@ -4,10 +4,12 @@
 
 static mfn_t first_l4;
 static bool loaded;
-static uint64_t kernel_rsp; /* of user_enter; 0: the user is not running */
+static unsigned long kernel_rsp; /* of user_enter; 0: the user is not running */
 static long user_value;
 
-mfn_t user_l4_new(void)
+#ifdef __x86_64__
+/* Maps the user's part of the image below a user's table. */
+static mfn_t user_table_new(void)
 {
     char *table = page_alloc();
     mfn_t l4 = va_mfn(table);
@@ -23,12 +25,41 @@ mfn_t user_l4_new(void)
     return l4;
 }
 
+mfn_t user_l4_new(void)
+{
+    return user_table_new();
+}
+#else
+/* The kernel's own tables serve the user: the user's part of the image becomes accessible. */
+static mfn_t user_table_new(void)
+{
+    long error = 0;
+
+    for (char *va = image_start; va < user_end && !error; va += PAGE_SIZE)
+        error = pte_protect(va, va < readonly_end ? PTE_USER_RO : PTE_USER_RW);
+    if (error)
+        bail("no user address space: %pe", ERR(error));
+    return l4_current();
+}
+
+mfn_t user_l4_new(void)
+{
+    mfn_t table;
+
+    user_l4();
+    table = l4_new();
+    if (table == INVALID_MFN)
+        bail("no user address space: Xen refuses the tables");
+    return table;
+}
+#endif
+
 mfn_t user_l4(void)
 {
     long error;
 
     if (!first_l4)
-        first_l4 = user_l4_new();
+        first_l4 = user_table_new();
     if (!loaded) {
         error = user_l4_load(first_l4);
         if (error)
@@ -39,7 +70,11 @@ mfn_t user_l4(void)
 
 long user_l4_load(mfn_t l4)
 {
+#ifdef __x86_64__
     long error = mmuext(MMUEXT_NEW_USER_BASEPTR, l4, 0);
+#else
+    long error = l4_load(l4);
+#endif
 
     if (!error)
         loaded = true;
@@ -48,7 +83,11 @@ long user_l4_load(mfn_t l4)
 
 long user_map(const volatile void *va, pte_t entry)
 {
-    return pte_map_at(user_l4(), va, entry);
+    long error = pte_map_at(user_l4(), va, entry);
+
+    if (!error && TOP_LEVEL < 4)
+        flush_page(va); /* the kernel may have used it */
+    return error;
 }
 
 bool user_trap(struct regs *regs)
@@ -56,7 +95,7 @@ bool user_trap(struct regs *regs)
     fault_t fault = NO_FAULT;
 
     if (regs->vector == TRAP_SYSCALL && regs->rax) {
-        regs->rax = (uint64_t)-ENOSYS;
+        regs->rax = (unsigned long)-ENOSYS;
         return true;
     }
     if (!kernel_rsp)
@@ -67,17 +106,17 @@ bool user_trap(struct regs *regs)
         remember_fault(regs);
         fault = FAULT((int)regs->vector, regs->error_code);
     }
-    resume_kernel(regs, user_leave, kernel_rsp, (uint64_t)(long)fault);
+    resume_kernel(regs, user_leave, kernel_rsp, (unsigned long)(long)fault);
     return true;
 }
 
 fault_t user_run(long (*function)(long argument), long argument, long *value)
 {
     struct regs regs = {
-        .rip = (uint64_t)user_begin,
-        .rdi = (uint64_t)function,
-        .rsi = (uint64_t)argument,
-        .rsp = (uint64_t)user_stack_top,
+        .rip = (unsigned long)user_begin,
+        .rdi = (unsigned long)function,
+        .rsi = (unsigned long)argument,
+        .rsp = (unsigned long)user_stack_top,
         .cs = FLAT_USER_CS,
         .ss = FLAT_USER_SS,
         .rflags = 2 | (shared_info->vcpu_info[0].evtchn_upcall_mask ? 0 : FLAGS_IF),

@@ -61,8 +61,8 @@ def built(tmp_path_factory):
 # -- the ABI ------------------------------------------------------------------------------------
 
 
-def gcc(source, *flags):
-    command = ["gcc", "-m64", "-ffreestanding", "-std=gnu11", "-x", "c", *flags, "-"]
+def gcc(source, *flags, width=64):
+    command = ["gcc", f"-m{width}", "-ffreestanding", "-std=gnu11", "-x", "c", *flags, "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -114,9 +114,10 @@ def members(die, path="", base=0):
     return found
 
 
-def structures(source, target):
+def structures(source, target, width=64):
     """Name -> (size, members) of every structure of ``source``, from gcc's debug information."""
-    gcc(source, "-g", "-fno-eliminate-unused-debug-types", "-c", "-o", str(target))
+    flags = ("-g", "-fno-eliminate-unused-debug-types", "-c", "-o", str(target))
+    gcc(source, *flags, width=width)
     found = {}
     with target.open("rb") as stream:
         for unit in ELFFile(stream).get_dwarf_info().iter_CUs():
@@ -143,11 +144,12 @@ def wrong_structures(kit, xen):
         yield from (f"struct {name}: lacks {field}" for field in sorted(top - set(fields)))
 
 
-def test_structures_are_xens(tmp_path):
+@pytest.mark.parametrize("width", [64, 32])
+def test_structures_are_xens(width, tmp_path):
     need("/usr/include/xen/xen.h")
     whole = ours("xen.h").replace('#include "xen-numbers.h"', ours("xen-numbers.h"))
-    kit = structures(whole, tmp_path / "kit.o")
-    xen = structures(XEN_HEADERS, tmp_path / "xen.o")
+    kit = structures(whole, tmp_path / "kit.o", width)
+    xen = structures(XEN_HEADERS, tmp_path / "xen.o", width)
     assert len(kit) > 50
     assert sum(len(fields) for _, fields in kit.values()) > 200
     assert not list(wrong_structures(kit, xen))
@@ -164,10 +166,11 @@ def test_a_wrong_structure_is_noticed(tmp_path):
     ]
 
 
-def test_constants_are_xens(tmp_path):
+@pytest.mark.parametrize("width", [64, 32])
+def test_constants_are_xens(width, tmp_path):
     need("/usr/include/xen/xen.h")
-    predefined = set(gcc("", "-dM", "-E").splitlines())
-    lines = set(gcc(ours("xen-numbers.h"), "-dM", "-E").splitlines()) - predefined
+    predefined = set(gcc("", "-dM", "-E", width=width).splitlines())
+    lines = set(gcc(ours("xen-numbers.h"), "-dM", "-E", width=width).splitlines()) - predefined
     macros = {}
     for line in lines:
         match = re.fullmatch(r"#define (\w+) (\S+)", line)
@@ -179,7 +182,7 @@ def test_constants_are_xens(tmp_path):
     body = ",\n".join(f"(unsigned long long)({name})" for name in macros)
     target = tmp_path / "values.o"
     source = f"{XEN_HEADERS}const unsigned long long values[] = {{\n{body}\n}};\n"
-    gcc(source, "-c", "-o", str(target))
+    gcc(source, "-c", "-o", str(target), width=width)
     with target.open("rb") as stream:
         data = ELFFile(stream).get_section_by_name(".rodata").data()
     real = [int.from_bytes(data[i : i + 8], "little") for i in range(0, 8 * len(macros), 8)]

@@ -20,6 +20,17 @@ int snprintf(char *buffer, size_t size, const char *format, ...)
 int vsnprintf(char *buffer, size_t size, const char *format, va_list args)
     __attribute__((format(printf, 3, 0)));
 
+/* For numbers of 64 bits, at either width: printf("%" PRIx64, entry). */
+#ifdef __x86_64__
+#define PRId64 "ld"
+#define PRIu64 "lu"
+#define PRIx64 "lx"
+#else
+#define PRId64 "lld"
+#define PRIu64 "llu"
+#define PRIx64 "llx"
+#endif
+
 #define ERR(result) ((void *)(long)(result))
 
 int puts(const char *line);

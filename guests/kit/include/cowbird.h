@@ -1,7 +1,8 @@
-// The C kit: everything that a small 64-bit Xen PV kernel needs, so that `gcc` alone builds one.
-// With KIT the directory that holds guest.ld (`guests/kit` in the sources):
+// The C kit: everything that a small Xen PV kernel needs, so that `gcc` alone builds one, 64-bit or
+// 32-bit (PAE). With KIT the directory that holds guest.ld (`guests/kit` in the sources):
 //
 //   gcc @KIT/flags -I KIT/include -T KIT/guest.ld KIT/*.S KIT/*.c mytest.c -o mytest.elf
+//   gcc @KIT/flags32 -I KIT/include -T KIT/guest32.ld KIT/*.S KIT/*.c mytest.c -o mytest.elf
 //
 /*
  * The result boots under cowbird and, as first domain, under the real Xen. A program:
@@ -23,6 +24,7 @@
  * A trap that nobody wants prints what and where, and ends the domain with SHUTDOWN_crash.
  *
  * Kernel code runs with events masked until events_on(). There is no floating point and no heap.
+ * Where the widths differ, `__x86_64__` or `__i386__` is defined, as gcc has it.
  * Nothing depends on how much memory the domain has, nor on whether it is privileged.
  */
 
@@ -47,7 +49,11 @@
 #include "xen.h"
 
 /* Where the image is linked, and PFN 0 mapped: the VIRT_BASE note (the same in guest.ld). */
+#ifdef __x86_64__
 #define VIRT_BASE 0xffffffff80000000UL
+#else
+#define VIRT_BASE 0xc0000000UL
+#endif
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 

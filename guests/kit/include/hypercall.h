@@ -3,6 +3,8 @@
  * names and arguments, and answer what Xen answers: 0 or more, or a negative errno.
  *
  * 64-bit ABI: number in RAX, arguments in RDI RSI RDX R10 R8, `syscall`; RCX and R11 are lost.
+ * 32-bit ABI: number in EAX, arguments in EBX ECX EDX ESI EDI, `int $0x82`; nothing else is lost. A
+ * number of 64 bits takes two arguments, the lower half first: HYPERCALL_U64().
  * hypercall_through_page() calls the stub in the hypercall page instead, which must do the same.
  */
 
@@ -11,6 +13,8 @@
 
 #include "share.h"
 #include "xen.h"
+
+#ifdef __x86_64__
 
 static inline long hypercall5(unsigned long number, unsigned long a1, unsigned long a2,
                               unsigned long a3, unsigned long a4, unsigned long a5)
@@ -26,6 +30,26 @@ static inline long hypercall5(unsigned long number, unsigned long a1, unsigned l
     return result;
 }
 
+#define HYPERCALL_U64(value) (value)
+
+#else /* 32 bits */
+
+static inline long hypercall5(unsigned long number, unsigned long a1, unsigned long a2,
+                              unsigned long a3, unsigned long a4, unsigned long a5)
+{
+    long result = (long)number;
+
+    __asm__ volatile("int $0x82"
+                     : "+a"(result), "+b"(a1), "+c"(a2), "+d"(a3), "+S"(a4), "+D"(a5)
+                     :
+                     : "memory", "cc");
+    return result;
+}
+
+#define HYPERCALL_U64(value) (uint32_t)(value), (uint32_t)((uint64_t)(value) >> 32)
+
+#endif
+
 /* hypercall(number, ...): zero to five arguments of any scalar type. */
 #define hypercall(...) HYPERCALL_ARGS(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define HYPERCALL_ARGS(n, a1, a2, a3, a4, a5, ...)                                             \
@@ -39,10 +63,17 @@ static inline long hypercall_through_page(unsigned long number, unsigned long a1
 {
     long result;
 
+#ifdef __x86_64__
     __asm__ volatile("call *%4"
                      : "=a"(result), "+D"(a1), "+S"(a2), "+d"(a3)
                      : "r"(hypercall_page + number * 32)
                      : "rcx", "r8", "r9", "r10", "r11", "memory", "cc");
+#else
+    __asm__ volatile("call *%4"
+                     : "=a"(result), "+b"(a1), "+c"(a2), "+d"(a3)
+                     : "r"(hypercall_page + number * 32)
+                     : "memory", "cc");
+#endif
     return result;
 }
 
@@ -51,13 +82,14 @@ static inline long hypercall_through_page(unsigned long number, unsigned long a1
 static inline long HYPERVISOR_update_va_mapping(unsigned long va, uint64_t entry,
                                                 unsigned long flags)
 {
-    return hypercall(__HYPERVISOR_update_va_mapping, va, entry, flags);
+    return hypercall(__HYPERVISOR_update_va_mapping, va, HYPERCALL_U64(entry), flags);
 }
 
 static inline long HYPERVISOR_update_va_mapping_otherdomain(unsigned long va, uint64_t entry,
                                                             unsigned long flags, domid_t dom)
 {
-    return hypercall(__HYPERVISOR_update_va_mapping_otherdomain, va, entry, flags, dom);
+    return hypercall(__HYPERVISOR_update_va_mapping_otherdomain, va, HYPERCALL_U64(entry), flags,
+                     dom);
 }
 
 static inline long HYPERVISOR_mmu_update(const struct mmu_update *reqs, unsigned int count,
@@ -113,7 +145,12 @@ static inline long HYPERVISOR_callback_op(unsigned int cmd, const void *arg)
 
 static inline long HYPERVISOR_set_callbacks(void *event, void *failsafe, void *syscall)
 {
+#ifdef __x86_64__
     return hypercall(__HYPERVISOR_set_callbacks, event, failsafe, syscall);
+#else
+    (void)syscall; /* has no callback of its own */
+    return hypercall(__HYPERVISOR_set_callbacks, FLAT_KERNEL_CS, event, FLAT_KERNEL_CS, failsafe);
+#endif
 }
 
 static inline long HYPERVISOR_stack_switch(unsigned long ss, unsigned long rsp)
@@ -128,7 +165,8 @@ static inline long HYPERVISOR_set_gdt(const unsigned long *frames, unsigned int 
 
 static inline long HYPERVISOR_update_descriptor(uint64_t maddr, uint64_t descriptor)
 {
-    return hypercall(__HYPERVISOR_update_descriptor, maddr, descriptor);
+    return hypercall(__HYPERVISOR_update_descriptor, HYPERCALL_U64(maddr),
+                     HYPERCALL_U64(descriptor));
 }
 
 static inline long HYPERVISOR_set_segment_base(unsigned int which, unsigned long base)
@@ -175,7 +213,7 @@ static inline long HYPERVISOR_vcpu_op(unsigned int cmd, unsigned int vcpu, void 
 
 static inline long HYPERVISOR_set_timer_op(uint64_t nanoseconds_since_boot)
 {
-    return hypercall(__HYPERVISOR_set_timer_op, nanoseconds_since_boot);
+    return hypercall(__HYPERVISOR_set_timer_op, HYPERCALL_U64(nanoseconds_since_boot));
 }
 
 static inline long HYPERVISOR_event_channel_op(unsigned int cmd, void *arg)

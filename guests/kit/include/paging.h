@@ -20,30 +20,31 @@
 #define PAGE_SHIFT 12
 #define PAGE_MASK (PAGE_SIZE - 1)
 
-typedef uint64_t pte_t;
-typedef uint64_t mfn_t;
-typedef uint64_t pfn_t;
+typedef uint64_t pte_t; /* at both widths: 32-bit guests use PAE; printed with PRIx64 */
+typedef unsigned long mfn_t;
+typedef unsigned long pfn_t;
 
-#define PTE_P 0x001UL
-#define PTE_W 0x002UL
-#define PTE_U 0x004UL
-#define PTE_PWT 0x008UL
-#define PTE_PCD 0x010UL
-#define PTE_A 0x020UL
-#define PTE_D 0x040UL
-#define PTE_PS 0x080UL  /* L2, L3: a superpage */
-#define PTE_PAT 0x080UL /* L1 */
-#define PTE_G 0x100UL
-#define PTE_AVL 0xe00UL /* bits 9-11, the guest's own */
-#define PTE_AVL0 0x200UL
-#define PTE_AVL1 0x400UL
-#define PTE_AVL2 0x800UL
-#define PTE_NX (1UL << 63)
-#define PTE_FRAME 0x000ffffffffff000UL
+#define PTE_P UINT64_C(0x001)
+#define PTE_W UINT64_C(0x002)
+#define PTE_U UINT64_C(0x004)
+#define PTE_PWT UINT64_C(0x008)
+#define PTE_PCD UINT64_C(0x010)
+#define PTE_A UINT64_C(0x020)
+#define PTE_D UINT64_C(0x040)
+#define PTE_PS UINT64_C(0x080)  /* L2, L3: a superpage */
+#define PTE_PAT UINT64_C(0x080) /* L1 */
+#define PTE_G UINT64_C(0x100)
+#define PTE_AVL UINT64_C(0xe00) /* bits 9-11, the guest's own */
+#define PTE_AVL0 UINT64_C(0x200)
+#define PTE_AVL1 UINT64_C(0x400)
+#define PTE_AVL2 UINT64_C(0x800)
+#define PTE_NX (UINT64_C(1) << 63)
+#define PTE_FRAME UINT64_C(0x000ffffffffff000)
 
 /*
  * Rights as the kit uses them. Xen adds U (and bit 52) to what a 64-bit kernel installs, since
  * the kernel too runs in ring 3: compare PTE_W, PTE_NX, the frame or the AVL bits, not all of it.
+ * To a 32-bit kernel's entries it adds nothing: without U they are the kernel's alone.
  */
 #define PTE_RW (PTE_P | PTE_W | PTE_A | PTE_D)
 #define PTE_RO (PTE_P | PTE_A)
@@ -53,20 +54,33 @@ typedef uint64_t pfn_t;
 
 #define INVALID_MFN (~0UL)
 
+/*
+ * Levels of tables: four, or three for 32 bits, whose top-level table has four entries. What is
+ * called l4 here is the top-level table of either.
+ */
+#ifdef __x86_64__
+#define TOP_LEVEL 4
+#define TOP_ENTRIES 512
 #define L4_XEN_FIRST 256 /* L4 slots that belong to Xen: 256 to 271 */
 #define L4_XEN_LAST 271
+#else
+#define TOP_LEVEL 3
+#define TOP_ENTRIES 4
+#define L3_XEN 3         /* the L3 slot whose L2 table has Xen's part, from L2_XEN_FIRST on: */
+#define L2_XEN_FIRST 428 /* that table cannot belong to two L3 tables */
+#endif
 
 extern unsigned long *p2m;
 extern const unsigned long *const m2p;
 
 static inline pte_t make_pte(mfn_t mfn, uint64_t flags)
 {
-    return mfn << PAGE_SHIFT | flags;
+    return (pte_t)mfn << PAGE_SHIFT | flags;
 }
 
 static inline mfn_t pte_mfn(pte_t entry)
 {
-    return (entry & PTE_FRAME) >> PAGE_SHIFT;
+    return (mfn_t)((entry & PTE_FRAME) >> PAGE_SHIFT);
 }
 
 static inline uint64_t pte_flags(pte_t entry)
@@ -74,7 +88,7 @@ static inline uint64_t pte_flags(pte_t entry)
     return entry & ~PTE_FRAME;
 }
 
-/* Index of `va` in a table of `level` (1-4). */
+/* Index of `va` in a table of `level` (1 to TOP_LEVEL). */
 static inline unsigned int table_index(const volatile void *va, int level)
 {
     return (unsigned long)va >> (PAGE_SHIFT + 9 * (level - 1)) & 511;
@@ -170,7 +184,7 @@ void *window_alloc(void);
 mfn_t l4_current(void);
 long l4_load(mfn_t l4);
 
-/* A new pinned L4 with all the kernel's entries, as MFN; INVALID_MFN if Xen refuses. */
+/* A new pinned top-level table with all the kernel's entries, or INVALID_MFN if Xen refuses. */
 mfn_t l4_new(void);
 
 #endif

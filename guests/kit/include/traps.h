@@ -4,8 +4,9 @@
  * The order in which a trap looks for somebody: a handler (set_handler) that returns true; the
  * innermost catch_fault() if the kernel was running; the end of user_run() if the user was; panic.
  *
- * Error codes are those that Xen hands to the guest: both of its modes run in ring 3 of the
- * hardware, and Xen clears the U bit of a #PF that happened in kernel mode.
+ * Error codes are those that Xen hands to the guest. A 64-bit guest's modes both run in ring 3 of the
+ * hardware, and Xen clears the U bit of a #PF that happened in kernel mode; a 32-bit kernel runs in
+ * ring 1, where the hardware leaves it clear.
  */
 
 #ifndef COWBIRD_TRAPS_H
@@ -46,26 +47,57 @@
 #define FLAGS_IF 0x200
 #define FLAGS_TF 0x100
 
+/* 32 bits: the vector of the `int` that is user_syscall(), unless it has a handler of its own. */
+#define USER_SYSCALL 0x80
+
 #ifndef __ASSEMBLER__
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What the CPU was doing; a handler may change everything but the first two and `vector`. */
+/*
+ * What the CPU was doing; a handler may change everything but `cr2` and `vector`. For 32 bits the
+ * fields have their 64-bit names too, so that a handler can serve both widths.
+ */
+#ifdef __x86_64__
 struct regs {
-    uint64_t cr2; /* of a #PF, else 0 */
-    uint64_t r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
-    uint64_t vector;
-    uint64_t error_code; /* 0 where the trap has none */
-    uint64_t rip;
+    unsigned long cr2; /* of a #PF, else 0 */
+    unsigned long r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
+    unsigned long vector;
+    unsigned long error_code; /* 0 where the trap has none */
+    unsigned long rip;
     uint32_t cs;
     uint32_t saved_upcall_mask;
-    uint64_t rflags, rsp, ss;
+    unsigned long rflags, rsp, ss;
 };
+#else
+#define EITHER_NAME(name)                                                                      \
+    union {                                                                                    \
+        unsigned long e##name, r##name;                                                        \
+    }
+struct regs {
+    unsigned long cr2;
+    EITHER_NAME(bp);
+    EITHER_NAME(bx);
+    EITHER_NAME(ax);
+    EITHER_NAME(cx);
+    EITHER_NAME(dx);
+    EITHER_NAME(si);
+    EITHER_NAME(di);
+    unsigned long vector;
+    unsigned long error_code;
+    EITHER_NAME(ip);
+    uint16_t cs;
+    uint8_t saved_upcall_mask, pad;
+    EITHER_NAME(flags);
+    EITHER_NAME(sp); /* Xen says this and ss only of user mode; entry32.S knows the kernel's */
+    unsigned long ss;
+};
+#endif
 
 static inline bool from_user(const struct regs *regs)
 {
-    return (regs->cs & 3) == 3; /* Xen clears the RPL of a kernel's CS */
+    return (regs->cs & 3) == 3; /* a kernel's CS has RPL 1, or Xen clears it (64 bits) */
 }
 
 /* A fault as one number, or NO_FAULT. */
@@ -114,9 +146,9 @@ fault_t probe_read(const volatile void *va);
 fault_t probe_write(volatile void *va);
 fault_t probe_exec(const void *va);
 
-/* The same for 8 bytes: the value read (unchanged on a fault), the value to store. */
-fault_t probe_load(const volatile void *va, uint64_t *value);
-fault_t probe_store(volatile void *va, uint64_t value);
+/* The same for a word: the value read (unchanged on a fault), the value to store. */
+fault_t probe_load(const volatile void *va, unsigned long *value);
+fault_t probe_store(volatile void *va, unsigned long value);
 
 /* Goes on at *regs, in the kernel or the user, by the iret hypercall. Never returns. */
 void trap_return(struct regs *regs) __attribute__((noreturn));

@@ -1,9 +1,11 @@
 /*
  * User mode: functions of the program run in an address space of their own.
  *
- * The user's L4 maps, at the addresses where they are linked: .text and .rodata read-only, and the
+ * 64 bits: the user's L4 maps, at the addresses where they are linked: .text and .rodata read-only, and the
  * data marked __user_data together with a stack, writable. The kernel's data is not mapped, so that
- * a function touching it faults. user_map() adds pages. Any function whose data is constant, local
+ * a function touching it faults. 32 bits: kernel and user have the same tables, where the same pages
+ * are open to the user (PTE_U) and the kernel's data is not; user_l4() is the current table, and what
+ * user_map() does the kernel sees too. user_map() adds pages. Any function whose data is constant, local
  * or __user_data may run there; it may call no hypercall, printf, ok and such included.
  */
 
@@ -35,7 +37,7 @@ long user_map(const volatile void *va, pte_t entry);
 /* The user's L4 (made at the first call; user_run and the others use it from then on). */
 mfn_t user_l4(void);
 
-/* Another L4 for the user: MMUEXT_NEW_USER_BASEPTR. */
+/* Another L4 for the user: MMUEXT_NEW_USER_BASEPTR; 32 bits: for both. */
 long user_l4_load(mfn_t l4);
 
 /* A new L4 with the same mappings as the first one has at its making (tables are not shared). */

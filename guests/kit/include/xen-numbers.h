@@ -1,5 +1,6 @@
 /*
- * The numbers of the Xen PV ABI, under Xen's own names. May be included by assembly too.
+ * The numbers of the Xen PV ABI for 64-bit and 32-bit (PAE) guests, under Xen's own names. May be
+ * included by assembly too.
  *
  * Source: Xen's public headers (interface version 4.14 and later). Nothing but object-like macros
  * stands here: tests/guests/test_ckit.py compiles every one of them against Debian's libxen-dev
@@ -9,7 +10,7 @@
 #ifndef COWBIRD_XEN_NUMBERS_H
 #define COWBIRD_XEN_NUMBERS_H
 
-/* Hypercalls: the number goes into RAX. */
+/* Hypercalls: the number goes into RAX or EAX. */
 #define __HYPERVISOR_set_trap_table                  0
 #define __HYPERVISOR_mmu_update                      1
 #define __HYPERVISOR_set_gdt                         2
@@ -291,10 +292,12 @@
 #define XENNMI_unregister_callback                   1
 
 /* set_segment_base: first argument. */
+#ifdef __x86_64__
 #define SEGBASE_FS                                   0
 #define SEGBASE_GS_USER                              1
 #define SEGBASE_GS_KERNEL                            2
 #define SEGBASE_GS_USER_SEL                          3
+#endif
 
 /* start_info.flags. */
 #define SIF_PRIVILEGED                               0x1
@@ -320,7 +323,9 @@
 #define VGCF_failsafe_disables_events                0x8
 #define VGCF_syscall_disables_events                 0x10
 #define VGCF_online                                  0x20
+#ifdef __x86_64__
 #define VGCF_in_syscall                              0x100
+#endif
 
 /* grant_table_op. */
 #define GNTTABOP_map_grant_ref                       0
@@ -477,6 +482,7 @@
 #define XEN_ELFNOTE_PHYS32_ENTRY                     18
 
 /* Selectors of Xen's flat segments: kernel and user both run in ring 3 of the hardware. */
+#ifdef __x86_64__
 #define FLAT_RING3_CS32                              0xe023
 #define FLAT_RING3_CS64                              0xe033
 #define FLAT_RING3_DS64                              0x0000
@@ -501,6 +507,20 @@
 #define FLAT_USER_CS32                               0xe023
 #define FLAT_USER_DS32                               0xe02b
 #define FLAT_USER_SS32                               0xe02b
+#else
+#define FLAT_RING1_CS                                0xe019
+#define FLAT_RING1_DS                                0xe021
+#define FLAT_RING1_SS                                0xe021
+#define FLAT_RING3_CS                                0xe02b
+#define FLAT_RING3_DS                                0xe033
+#define FLAT_RING3_SS                                0xe033
+#define FLAT_KERNEL_CS                               0xe019
+#define FLAT_KERNEL_DS                               0xe021
+#define FLAT_KERNEL_SS                               0xe021
+#define FLAT_USER_CS                                 0xe02b
+#define FLAT_USER_DS                                 0xe033
+#define FLAT_USER_SS                                 0xe033
+#endif
 
 /* Bounds and places. */
 #define FIRST_RESERVED_GDT_PAGE                      14
@@ -512,9 +532,15 @@
 #define XEN_CAPABILITIES_INFO_LEN                    1024
 #define XEN_CHANGESET_INFO_LEN                       64
 #define XENFEAT_NR_SUBMAPS                           1
+#ifdef __x86_64__
 #define HYPERVISOR_VIRT_START                        0xffff800000000000
 #define HYPERVISOR_VIRT_END                          0xffff880000000000
 #define MACH2PHYS_VIRT_START                         0xffff800000000000
 #define MACH2PHYS_VIRT_END                           0xffff804000000000
+#else
+#define HYPERVISOR_VIRT_START                        0xf5800000
+#define MACH2PHYS_VIRT_START                         0xf5800000
+#define MACH2PHYS_VIRT_END                           0xf6800000
+#endif
 
 #endif

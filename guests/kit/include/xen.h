@@ -1,5 +1,5 @@
 /*
- * The structures of the Xen PV ABI for 64-bit guests, and by xen-numbers.h its constants.
+ * The structures of the Xen PV ABI for 64-bit and 32-bit guests, and by xen-numbers.h its constants.
  *
  * Source: Xen's public headers (xen.h, memory.h, sched.h, event_channel.h, callback.h, vcpu.h,
  * grant_table.h, physdev.h, version.h, arch-x86/). Names of structures and fields are Xen's.
@@ -53,7 +53,11 @@ struct start_info {
 
 struct arch_vcpu_info {
     unsigned long cr2; /* address of the last #PF */
+#ifdef __x86_64__
     unsigned long pad;
+#else
+    unsigned long pad[5];
+#endif
 };
 
 struct vcpu_time_info {
@@ -82,16 +86,21 @@ struct arch_shared_info {
     unsigned long p2m_cr3;
     unsigned long p2m_vaddr;
     unsigned long p2m_generation;
+#ifdef __i386__
+    uint32_t wc_sec_hi;
+#endif
 };
 
 struct shared_info {
     struct vcpu_info vcpu_info[XEN_LEGACY_MAX_VCPUS];
-    unsigned long evtchn_pending[64];
-    unsigned long evtchn_mask[64];
+    unsigned long evtchn_pending[8 * sizeof(unsigned long)];
+    unsigned long evtchn_mask[8 * sizeof(unsigned long)];
     uint32_t wc_version;
     uint32_t wc_sec;
     uint32_t wc_nsec;
+#ifdef __x86_64__
     uint32_t wc_sec_hi;
+#endif
     struct arch_shared_info arch;
 };
 
@@ -104,14 +113,25 @@ struct trap_info {
     unsigned long address; /* 0 ends the list */
 };
 
+#ifdef __x86_64__
 struct iret_context {
     uint64_t rax, r11, rcx, flags, rip, cs, rflags, rsp, ss;
 };
 
+typedef unsigned long xen_callback_t;
+#else
+struct xen_callback {
+    unsigned long cs;
+    unsigned long eip;
+};
+
+typedef struct xen_callback xen_callback_t;
+#endif
+
 struct callback_register {
     uint16_t type;  /* CALLBACKTYPE_* */
     uint16_t flags; /* CALLBACKF_* */
-    unsigned long address;
+    xen_callback_t address;
 };
 
 struct callback_unregister {
