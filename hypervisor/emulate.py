@@ -1,8 +1,8 @@
 """Trap and emulate: the privileged instructions that Xen carries out for a PV guest.
 
-A guest's kernel runs at CPL 3, so a privileged instruction raises #GP with error code 0. Those that
-Xen 4.17 emulates are emulated; for all others (HLT, INVLPG, LGDT, SWAPGS, INVD, MOV to CR8...) the
-#GP is the guest's. The same fault in user mode is the guest's too, except where the virtual IOPL
+A guest's kernel runs at CPL 3 (with 32 bits at 1), so a privileged instruction raises #GP with
+error code 0. Those that Xen 4.17 emulates are emulated; for all others (HLT, INVLPG, LGDT, SWAPGS,
+INVD, MOV to CR8...) the #GP is the guest's. The same fault in user mode is the guest's too, except where the virtual IOPL
 is 3. CLI and STI, where the virtual IOPL allows them, do nothing: they do not touch the event mask.
 
 Port I/O that the virtual IOPL allows reads all ones and writes nowhere: no domain has ports. Two
@@ -33,13 +33,14 @@ from emu.paging import (
     RFLAGS_TF,
 )
 from emu.trap import DB, GP, UD
-from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
+from emu.units import PAGE_MASK, PAGE_SIZE
 from hypervisor.abi import XEN_EMULATE_PREFIX, Errno, VmAssist
 from hypervisor.debugregs import get_debug_register, set_debug_register
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
 from hypervisor.hypercalls.mmu import new_baseptr
 from hypervisor.msrs import read_msr, write_msr
+from hypervisor.paging import cr3_of, mfn_of_cr3
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -293,7 +294,7 @@ class Emulator:
             elif i.reg == 2:
                 value = cpu.cr2
             elif i.reg == 3:
-                value = domain.table << PAGE_SHIFT
+                value = cr3_of(domain)
             elif i.reg == 4:
                 value = cpu.cr4 & (_CR4_LOADED | _CR4_VISIBLE) | self._device(domain).fsgsbase
             else:
@@ -309,7 +310,7 @@ class Emulator:
             cpu.cr2 = value
             self._hv.traps.set_cr2(domain, value)
         elif i.reg == 3:
-            return new_baseptr(self._hv, domain, domain, value >> PAGE_SHIFT, 0) == 0
+            return new_baseptr(self._hv, domain, domain, mfn_of_cr3(domain, value), 0) == 0
         elif i.reg == 4:
             cpu.cr4 = cpu.cr4 & ~_CR4_LOADED | value & _CR4_LOADED
             self._device(domain).fsgsbase = value & CR4_FSGSBASE

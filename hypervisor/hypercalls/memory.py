@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Final
 from emu.units import MFN, PAGE_SHIFT
 from hypervisor.abi import (
     MACH2PHYS_NR_ENTRIES,
+    MACH2PHYS_NR_ENTRIES_PAE,
     MACH2PHYS_VIRT_END,
+    MACH2PHYS_VIRT_END_PAE,
     MACH2PHYS_VIRT_START,
+    MACH2PHYS_VIRT_START_PAE,
     AddToPhysmap,
-    ArchSharedInfo,
     DomId,
     Errno,
     Hypercall,
@@ -31,9 +33,10 @@ from hypervisor.abi import (
     MemoryMap,
     MemoryReservation,
     RemoveFromPhysmap,
-    SharedInfo,
+    Width,
     XenMem,
     XenMemF,
+    layout,
     offset_of,
     size_of,
     to_bytes,
@@ -43,6 +46,7 @@ from hypervisor.errors import GuestFault, OutOfFrames, Preempted
 from hypervisor.frames import ALLOCATED, XEN_HEAP
 from hypervisor.hypercalls.mmu import foreign
 from hypervisor.hypercalls.registry import hypercall
+from hypervisor.sharedinfo import SHARED
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -52,7 +56,7 @@ MAX_ORDER: Final = 9
 _COMMAND_BITS: Final = 6
 _ADDRESS_BITS: Final = 0xFF
 _M64: Final = (1 << 64) - 1
-_PFN: Final = struct.Struct("<Q")
+_PFN: Final[dict[Width, struct.Struct]] = {64: struct.Struct("<Q"), 32: struct.Struct("<I")}
 _E820: Final = struct.Struct("<QQI")
 _E820_RAM: Final = 1
 _M2P_EXTENT: Final = 1 << (21 - PAGE_SHIFT)
@@ -60,12 +64,14 @@ _M2P_EXTENT: Final = 1 << (21 - PAGE_SHIFT)
 _EXCHANGED_PER_CALL: Final = 1 << 12
 """Frames; more are exchanged in the next slice."""
 _WORK_PER_EXCHANGE: Final = 4
-_MAX_PFN: Final = offset_of(SharedInfo, "arch") + offset_of(ArchSharedInfo, "max_pfn")
 
 _SELF: Final = int(DomId.SELF)
-_RESERVATION: Final = struct.Struct("<QQIIH6x")
+_RESERVATION: Final[dict[Width, struct.Struct]] = {
+    64: struct.Struct("<QQIIH6x"),
+    32: struct.Struct("<IIIIH2x"),
+}
 """``MemoryReservation``, unpacked at once: the call of every copy-on-write."""
-if _RESERVATION.size != size_of(MemoryReservation):
+if any(s.size != size_of(layout(MemoryReservation, w)) for w, s in _RESERVATION.items()):
     raise TypeError("xen_memory_reservation is not what _RESERVATION says")
 
 _EPERM: Final = -int(Errno.EPERM)
@@ -98,12 +104,21 @@ def memory_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> 
 class _Request:
     """A readable and permitted reservation: whose, which extents, and where they may lie."""
 
-    __slots__ = ("count", "limit", "list", "on_demand", "order", "owner", "possible")
+    __slots__ = ("count", "limit", "list", "on_demand", "order", "owner", "pfn", "possible")
 
     def __init__(
-        self, hv: "Hypervisor", owner: Domain, extents: int, count: int, order: int, flags: int
+        self,
+        hv: "Hypervisor",
+        owner: Domain,
+        pfn: struct.Struct,
+        extents: int,
+        count: int,
+        order: int,
+        flags: int,
     ) -> None:
         self.owner = owner
+        self.pfn = pfn
+        """How the caller lays out a number in the list."""
         self.list = extents
         self.count = count
         self.order = order
@@ -121,15 +136,16 @@ class _Request:
 
     def at(self, index: int) -> int:
         """Address of a number in the extent list."""
-        return (self.list + index * _PFN.size) & _M64
+        return (self.list + index * self.pfn.size) & _M64
 
 
 def _reservation(
     hv: "Hypervisor", domain: Domain, reserve: "Reserve", start: int, argument: int
 ) -> int:
+    reservation = _RESERVATION[domain.width]
     try:
-        extents, count, order, flags, domid = _RESERVATION.unpack(
-            hv.guest.read(domain, argument, _RESERVATION.size)
+        extents, count, order, flags, domid = reservation.unpack(
+            hv.guest.read(domain, argument, reservation.size)
         )
     except GuestFault:
         return start
@@ -138,7 +154,7 @@ def _reservation(
     owner = domain if domid == _SELF else foreign(hv, domain, domid)
     if isinstance(owner, int) or order > MAX_ORDER:
         return start
-    request = _Request(hv, owner, extents, count, order, flags)
+    request = _Request(hv, owner, _PFN[domain.width], extents, count, order, flags)
     if not request.possible:
         return start
     done = start
@@ -172,7 +188,7 @@ def _increase(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -
         hv.guest.translate(domain, request.at(index), write=True)
     given = _allocate(hv, request.owner, request.order, request.limit)
     if given and request.list:
-        hv.guest.write(domain, request.at(index), _PFN.pack(given[0]))
+        hv.guest.write(domain, request.at(index), request.pfn.pack(given[0]))
     return bool(given)
 
 
@@ -180,17 +196,17 @@ def _populate(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -
     if request.on_demand:
         return False
     at = request.at(index)
-    (pfn,) = _PFN.unpack(hv.guest.read_for_update(domain, at, _PFN.size))
+    (pfn,) = request.pfn.unpack(hv.guest.read_for_update(domain, at, request.pfn.size))
     given = _allocate(hv, request.owner, request.order, request.limit)
     for i, mfn in enumerate(given):
         hv.frames.set_m2p(mfn, pfn + i)
     if given:
-        hv.guest.write(domain, at, _PFN.pack(given[0]))
+        hv.guest.write(domain, at, request.pfn.pack(given[0]))
     return bool(given)
 
 
 def _decrease(hv: "Hypervisor", domain: Domain, request: _Request, index: int) -> bool:
-    (first,) = _PFN.unpack(hv.guest.read(domain, request.at(index), _PFN.size))
+    (first,) = request.pfn.unpack(hv.guest.read(domain, request.at(index), request.pfn.size))
     return all(_remove(hv, request.owner, first + i) for i in range(1 << request.order))
 
 
@@ -227,8 +243,8 @@ def _exchange(hv: "Hypervisor", domain: Domain, argument: int) -> int:
     if not answer:
         owner = foreign(hv, domain, call.in_.domid)
         answer = owner if isinstance(owner, int) else _exchange_all(hv, domain, owner, call)
-    done = argument + offset_of(MemoryExchange, "nr_exchanged")
-    hv.guest.write(domain, done, _PFN.pack(call.nr_exchanged))
+    done = argument + offset_of(type(call), "nr_exchanged")
+    hv.guest.write(domain, done, _PFN[domain.width].pack(call.nr_exchanged))
     if not answer and call.nr_exchanged < call.in_.nr_extents:
         raise Preempted(XenMem.exchange, argument)
     return answer
@@ -260,12 +276,13 @@ def _exchange_all(hv: "Hypervisor", domain: Domain, owner: Domain, call: MemoryE
     back_per_chunk = 1 << max(0, given.extent_order - wanted.extent_order)
     first, end = call.nr_exchanged // per_chunk, given.nr_extents // per_chunk
     frames_per_chunk = per_chunk << given.extent_order
+    size = _PFN[domain.width].size
     last = min(end, first + max(1, _EXCHANGED_PER_CALL // frames_per_chunk))
     hv.spend(_WORK_PER_EXCHANGE * (last - first) * frames_per_chunk)
     for chunk in range(first, last):
         call.nr_exchanged = chunk * per_chunk
-        source = (given.extent_start + chunk * per_chunk * _PFN.size) & _M64
-        target = (wanted.extent_start + chunk * back_per_chunk * _PFN.size) & _M64
+        source = (given.extent_start + chunk * per_chunk * size) & _M64
+        target = (wanted.extent_start + chunk * back_per_chunk * size) & _M64
         try:
             answer = _exchange_chunk(
                 hv, domain, owner, call, (source, per_chunk), (target, back_per_chunk)
@@ -288,9 +305,10 @@ def _exchange_chunk(
 ) -> int:
     """Frames for frames, all or nothing. ``source``, ``target``: list address and extents."""
     frames, guest = hv.frames, hv.guest
-    raw = guest.read(domain, source[0], source[1] * _PFN.size)
+    number = _PFN[domain.width]
+    raw = guest.read(domain, source[0], source[1] * number.size)
     old = [
-        first + i for (first,) in _PFN.iter_unpack(raw) for i in range(1 << call.in_.extent_order)
+        first + i for (first,) in number.iter_unpack(raw) for i in range(1 << call.in_.extent_order)
     ]
     if len(set(old)) != len(old):
         return _EINVAL
@@ -299,12 +317,13 @@ def _exchange_chunk(
         mine = frames.exists(mfn) and frames.owner[mfn] == owner.id
         if not mine or not frames.flags[mfn] & ALLOCATED or frames.refs[mfn]:
             return _EINVAL
-    raw = guest.read(domain, target[0], target[1] * _PFN.size)
+    raw = guest.read(domain, target[0], target[1] * number.size)
     guest.write(domain, target[0], raw)
     wanted = call.out
     request = _Request(
         hv,
         owner,
+        number,
         wanted.extent_start,
         wanted.nr_extents,
         wanted.extent_order,
@@ -325,10 +344,10 @@ def _exchange_chunk(
         new.append(extent)
     for mfn in old:
         frames.release(MFN(mfn))
-    for (pfn,), extent in zip(_PFN.iter_unpack(raw), new, strict=True):
+    for (pfn,), extent in zip(number.iter_unpack(raw), new, strict=True):
         for i, frame in enumerate(extent):
             frames.set_m2p(frame, pfn + i)
-    guest.write(domain, target[0], b"".join(_PFN.pack(extent[0]) for extent in new))
+    guest.write(domain, target[0], b"".join(number.pack(extent[0]) for extent in new))
     return 0
 
 
@@ -355,7 +374,9 @@ def _maximum_gpfn(hv: "Hypervisor", domain: Domain, argument: int) -> int:
     owner = _named(hv, domain, argument)
     if isinstance(owner, int):
         return owner
-    number = hv.machine.memory.words[((owner.shared_info << PAGE_SHIFT) + _MAX_PFN) >> 3]
+    shared = SHARED[owner.width]
+    at = (owner.shared_info << PAGE_SHIFT) + shared.max_pfn
+    number = int.from_bytes(hv.machine.memory.bytes[at : at + shared.word], "little")
     return (number or 1) - 1
 
 
@@ -364,17 +385,23 @@ def _maximum_ram_page(hv: "Hypervisor", _domain: Domain, _argument: int) -> int:
 
 
 def _machphys_mapping(hv: "Hypervisor", domain: Domain, argument: int) -> int:
-    answer = MachphysMapping(
-        v_start=MACH2PHYS_VIRT_START, v_end=MACH2PHYS_VIRT_END, max_mfn=MACH2PHYS_NR_ENTRIES - 1
-    )
+    answer = layout(MachphysMapping, domain.width)()
+    if domain.width == 64:
+        answer.v_start, answer.v_end = MACH2PHYS_VIRT_START, MACH2PHYS_VIRT_END
+        answer.max_mfn = MACH2PHYS_NR_ENTRIES - 1
+    else:
+        answer.v_start, answer.v_end = MACH2PHYS_VIRT_START_PAE, MACH2PHYS_VIRT_END_PAE
+        answer.max_mfn = MACH2PHYS_NR_ENTRIES_PAE - 1
     hv.guest.write(domain, argument, to_bytes(answer))
     return 0
 
 
 def _machphys_list(hv: "Hypervisor", domain: Domain, argument: int) -> int:
     call = hv.guest.record(domain, MachphysMfnList, argument)
-    firsts = hv.frames.m2p_frames[::_M2P_EXTENT][: call.max_extents]
-    hv.guest.write(domain, call.extent_start, b"".join(_PFN.pack(mfn) for mfn in firsts))
+    mine = hv.frames.m2p_frames if domain.width == 64 else hv.frames.m2p32_frames
+    firsts = mine[::_M2P_EXTENT][: call.max_extents]
+    number = _PFN[domain.width]
+    hv.guest.write(domain, call.extent_start, b"".join(number.pack(mfn) for mfn in firsts))
     call.nr_extents = len(firsts)
     hv.guest.write(domain, argument, to_bytes(call))
     return 0

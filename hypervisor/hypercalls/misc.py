@@ -15,6 +15,7 @@ from hypervisor.abi import (
     PhysdevSetIopl,
     VmAssist,
     VmAssistCmd,
+    Width,
 )
 from hypervisor.domain import Domain
 from hypervisor.hypercalls.registry import hypercall
@@ -36,7 +37,8 @@ HONOURED: Final = frozenset(
 """Assists that can be switched; the others answer -EINVAL, as an unknown one does."""
 _EINVAL: Final = -int(Errno.EINVAL)
 _ENOSYS: Final = -int(Errno.ENOSYS)
-_COMPAT_ARGUMENT: Final = 8
+_COMPAT_ARGUMENT: Final[dict[Width, int]] = {64: 8, 32: 4}
+"""Where the argument is behind the command: it holds a pointer."""
 
 
 @hypercall(Hypercall.vm_assist, 2)
@@ -70,4 +72,4 @@ def physdev_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) ->
 def physdev_op_compat(hv: "Hypervisor", domain: Domain, operation: int) -> int | None:
     """The older form: command and argument in one structure."""
     command = int.from_bytes(hv.guest.read(domain, operation, 4), "little")
-    return physdev_op(hv, domain, command, operation + _COMPAT_ARGUMENT)
+    return physdev_op(hv, domain, command, operation + _COMPAT_ARGUMENT[domain.width])

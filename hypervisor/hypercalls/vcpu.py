@@ -51,7 +51,7 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
         scheduler.shutdown(domain, Shutdown.poweroff)
         return 0
     if command == VcpuOp.initialise:
-        guest.read(domain, argument, size_of(VcpuGuestContext))
+        guest.record(domain, VcpuGuestContext, argument)
         return -int(Errno.EEXIST)
     if command == VcpuOp.set_periodic_timer:
         period = guest.record(domain, VcpuSetPeriodicTimer, argument).period_ns

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.abi import (
     HYPERVISOR_VIRT_START,
+    HYPERVISOR_VIRT_START_PAE,
     XEN_CAPABILITIES_INFO_LEN,
     XEN_CHANGESET_INFO_LEN,
     XEN_COMMANDLINE_LEN,
@@ -19,8 +20,10 @@ from hypervisor.abi import (
     FeatureInfo,
     Hypercall,
     PlatformParameters,
+    VmAssist,
     XenFeat,
     XenVer,
+    layout,
     to_bytes,
 )
 from hypervisor.domain import Domain
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 
 VERSION: Final = (4, 17)
 EXTRAVERSION: Final = b".0-cowbird"
-CAPABILITIES: Final = b"xen-3.0-x86_64 "
+CAPABILITIES: Final = b"xen-3.0-x86_64 xen-3.0-x86_32p "
 FEATURES: Final = frozenset(
     {
         XenFeat.mmu_pt_update_preserve_ad,
@@ -59,11 +62,16 @@ def xen_version(hv: "Hypervisor", domain: Domain, command: int, argument: int) -
         info = hv.guest.record(domain, FeatureInfo, argument)
         if info.submap_idx >= XENFEAT_NR_SUBMAPS:
             return _EINVAL
-        info.submap = sum(1 << feature for feature in FEATURES)
+        offered = FEATURES
+        if domain.width == 32 and not domain.vm_assist & 1 << VmAssist.pae_extended_cr3:
+            offered -= {XenFeat.pae_pgdir_above_4gb}
+        info.submap = sum(1 << feature for feature in offered)
         hv.guest.write(domain, argument, to_bytes(info))
         return 0
     if command == XenVer.platform_parameters:
-        start = PlatformParameters(virt_start=HYPERVISOR_VIRT_START)
+        start = layout(PlatformParameters, domain.width)()
+        pae = domain.width == 32
+        start.virt_start = HYPERVISOR_VIRT_START_PAE if pae else HYPERVISOR_VIRT_START
         hv.guest.write(domain, argument, to_bytes(start))
         return 0
     if command == XenVer.guest_handle:
