@@ -30,6 +30,8 @@ MAX_SYMBOLS: Final = 1 << 20
 MAX_SYMBOL_NAME: Final = 512
 """Symbols with longer names (bytes) are left out."""
 
+_ABSOLUTE: Final = 0xFFF1
+
 NoteValue: TypeAlias = int | str | bytes
 """A note's value: number, text, or the bytes of one whose meaning is not known here."""
 
@@ -121,14 +123,14 @@ class ElfFile:
 # --- notes and symbols ---
 
 
-def _iter_notes(blob: bytes) -> Iterator[tuple[int, bytes]]:
-    """(type, description) of the notes named Xen.
+def _iter_notes(blob: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """(type, description) of the notes named Xen that begin from ``at`` on and before ``end``.
 
     Xen pads names and descriptions to 4 bytes whatever the segment's alignment says, which
-    pyelftools does not do; a note that does not fit ends the list.
+    pyelftools does not do; a note that does not fit into the file ends the list. As in Xen, one
+    that only ends behind its segment counts (the last of GRUB's 32-bit image is such a note).
     """
-    at = 0
-    while at + 12 <= len(blob):
+    while at + 12 <= end:
         name_size, size, kind = struct.unpack_from("<III", blob, at)
         start = at + 12 + (name_size + 3 & ~3)
         if start + size > len(blob):
@@ -184,16 +186,20 @@ def _notes_at(elf: ElfFile, places: list[tuple[int, int]]) -> list[tuple[str, No
         raise BadImageError(f"{total:#x} bytes of notes")
     notes: list[tuple[str, NoteValue]] = []
     for offset, size in places:
-        blob = elf.slice(offset, size, "a note segment or section")
-        notes.extend(_note_value(kind, raw) for kind, raw in _iter_notes(blob))
+        elf.slice(offset, size, "a note segment or section")
+        found = _iter_notes(elf.data, offset, offset + size)
+        notes.extend(_note_value(kind, raw) for kind, raw in found)
     return notes
 
 
-def read_symbols(elf: ElfFile) -> dict[str, VA]:
-    """Named, defined symbols. Read here in bulk: pyelftools takes seconds for a Linux kernel."""
+def read_symbols(elf: ElfFile) -> tuple[dict[str, VA], frozenset[str]]:
+    """Named, defined symbols, and which of them are constants and no addresses (SHN_ABS).
+
+    Read here in bulk: pyelftools takes seconds for a Linux kernel.
+    """
     table = next((s for s in elf.sections if s["sh_type"] == "SHT_SYMTAB"), None)
     if table is None or table["sh_link"] >= len(elf.sections):
-        return {}
+        return {}, frozenset()
     names = elf.section_data(elf.sections[table["sh_link"]], "symbol names")
     raw = elf.section_data(table, "symbol table")
     layout = struct.Struct("<IBBHQQ" if elf.width == 64 else "<IIIBBH")
@@ -202,6 +208,7 @@ def read_symbols(elf: ElfFile) -> dict[str, VA]:
         raise BadImageError(f"a symbol table of {count} entries")
     local: dict[str, VA] = {}
     exported: dict[str, VA] = {}
+    constants: set[str] = set()
     for entry in layout.iter_unpack(raw[: count * layout.size]):
         if elf.width == 64:
             name_at, info, _, section, value, _ = entry
@@ -214,4 +221,6 @@ def read_symbols(elf: ElfFile) -> dict[str, VA]:
             continue
         name = names[name_at:name_end].decode("utf-8", "backslashreplace")
         (exported if info >> 4 else local).setdefault(name, VA(value))
-    return local | exported
+        if section == _ABSOLUTE:
+            constants.add(name)
+    return local | exported, frozenset(constants)

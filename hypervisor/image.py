@@ -127,6 +127,8 @@ class KernelImage:
     """What it says about itself, by ElfNote name, for a person to read."""
     symbols: Mapping[str, VA]
     """Its symbol table; empty if the file was stripped. Of equal names a global one wins."""
+    constants: frozenset[str] = frozenset()
+    """Those of its symbols that are numbers and no addresses."""
     elf: bytes = field(default=b"", repr=False, compare=False)
     """The file, unpacked: for debuggers, which want its line information."""
 
@@ -343,6 +345,7 @@ def build_image(elf: ElfFile, name: str) -> KernelImage:
             raise BadImageError(f"INIT_P2M {init_p2m:#x} is unaligned or within the image")
 
     features, required = read_features(notes)
+    symbols, constants = read_symbols(elf)
     return KernelImage(
         name=name,
         width=elf.width,
@@ -359,6 +362,7 @@ def build_image(elf: ElfFile, name: str) -> KernelImage:
         extended_cr3=extended_cr3,
         required_features=required,
         notes=notes,
-        symbols=read_symbols(elf),
+        symbols=symbols,
+        constants=constants,
         elf=elf.data,
     )
