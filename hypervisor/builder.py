@@ -279,7 +279,7 @@ def build_domain(
         raise DomainError(f"{name}: needs {needed:,} frames of 4 KiB, {hv.frames.free:,} are free")
 
     domain = hv.create_domain(name, where.pages, console, image.width)
-    domain.symbols = Symbols(image.symbols, image.elf)
+    domain.symbols = Symbols(image.symbols, image.elf, image.constants)
     domain.privileged = privileged
     if image.extended_cr3:
         domain.vm_assist |= 1 << VmAssist.pae_extended_cr3
