@@ -52,6 +52,7 @@ main:
     imul rdi, rax, 1000
     add  rdi, [rip + instance]
     call random_seed
+    call salt_pages
     call time_start
     call choose_policy
     call choose_workload
@@ -77,6 +78,55 @@ main:
     call share_surprises
     ktap_result rax, "every page shared or refused by policy"
     ktap_result [rip + lost], "every update done, every frame given back"
+    ret
+
+; Memory that is there and never used would be zeros in every domain, and equal: it is not what is
+; compared here, and so each page of it gets a word of its own.
+salt_pages:
+    lea  rax, [rip + stack]
+    call 1f
+    lea  rax, [rip + trap_stack]
+    call 1f
+    lea  rax, [rip + trap_stack + PAGE]
+    call 1f
+    lea  rax, [rip + processes + MAX_PROCESSES * P_SIZE - 8]
+    call 1f
+    lea  rax, [rip + window]
+    call 1f
+    lea  rax, [rip + scratch]
+    call 1f
+    lea  rax, [rip + salt]
+    call 1f
+    lea  rax, [rip + fault_salt]
+    call 1f
+    lea  rax, [rip + contents_salt]
+    call 1f
+    lea  rax, [rip + process_salt]
+    call 1f
+    lea  rax, [rip + link_salt]
+    call 1f
+    param rax, "helper", 0
+    test rax, rax
+    jnz  2f                             ; else nobody will use these
+    lea  rax, [rip + link + PAGE - 8]
+    call 1f
+    lea  rax, [rip + grant_table + PAGE - 8]
+    call 1f
+    lea  rax, [rip + fork_pfns + USER_PAGES * 8 - 8]
+    call 1f
+2:  mov  rcx, [rip + start_info]        ; behind the end of the P2M list
+    mov  rax, [rcx + SI_nr_pages]
+    test eax, 511
+    jz   3f
+    or   eax, 511
+    mov  rcx, [rip + p2m]
+    lea  rax, [rcx + rax * 8]
+    call 1f
+3:  mov  rcx, [rip + boot_free]
+    sub  rcx, 8
+    mov  rax, rcx                       ; the stack that the domain was born with
+1:  call unique
+    mov  [rax], rdx
     ret
 
 nothing:
@@ -107,6 +157,7 @@ count_loaded:       .zero 8             ; blocks of files
 count_checks:       .zero 8             ; pages whose contents were verified
 count_forked:       .zero 8             ; entries that a fork made
 count_requests:     .zero 8             ; questions to another domain
+salt:               .zero 8
 
 ; Nothing may follow here: the sections end on page boundaries.
 .text

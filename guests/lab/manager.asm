@@ -30,6 +30,8 @@ main:
     ktap_plan 1
     call tables_start
     call serve_start
+    xor  edi, edi
+    call serve_release
     call serve
     .irp what, served, updates, loads, known_again, shared, refused
     print "# lab \what="
