@@ -94,7 +94,7 @@ class Debugger:
         ``only``: the domains that may run, None for all; it stays so until the next time.
         ``limit``: at most so many instructions, then LIMIT.
         """
-        self._allow(only)
+        self.allow(only)
         stop = self._run(None if limit is None else self.position + limit)
         return self._stopped(stop or self._stop(StopReason.LIMIT))
 
@@ -193,7 +193,8 @@ class Debugger:
             stop = self._stopped(self._stop(StopReason.STEP, domain))
         return stop
 
-    def _allow(self, only: frozenset[int] | None) -> None:
+    def allow(self, only: frozenset[int] | None) -> None:
+        """Which domains may run from now on, None for all: an input, like a write."""
         if only != self.hv.scheduler.only:
             self.hv.scheduler.only = only
 
