@@ -293,7 +293,7 @@ def shared_view(hv: "Hypervisor", limit: int = 200) -> str:
     found = sorted(hv.sharing.keyed().items(), key=lambda item: (-frames.refs[item[0]], item[0]))
     if not found:
         return "no frame is shared"
-    rows = [("frame", "count", "group", "hash", "mapped by")]
+    rows: list[tuple[str, ...]] = [("frame", "count", "group", "hash", "mapped by")]
     for mfn, key in found[:limit]:
         users = [
             f"d{domain.id}" + (f" x{domain.shared[mfn]}" if domain.shared[mfn] > 1 else "")
