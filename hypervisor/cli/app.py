@@ -22,6 +22,7 @@ from hypervisor.results import Outcome
 
 _COMMANDS: Final = {
     "boot": "boot",
+    "debug": "debug",
     "demo": "demo",
     "guests": "guests",
     "info": "info",
