@@ -21,20 +21,17 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Final
+from typing import Final, Generic, TypeVar
 
-from guests.runner.result import Result
 from guests.runner.verdict import Verdict
 
-Work = Callable[[], Result]
-"""Makes one result; called in the process."""
-Lost = Callable[[Verdict, str], Result]
-"""Makes the result of a program whose process was lost, from a verdict and a reason."""
+T = TypeVar("T")
+"""What a task results in; it goes through a pipe."""
 
 _ENDING: Final = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -47,11 +44,13 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class Task(Generic[T]):
     """One program: how to run it, and what to say if its process is lost."""
 
-    work: Work
-    lost: Lost
+    work: Callable[[], T]
+    """Makes the result; called in the process."""
+    lost: Callable[[Verdict, str, float], T]
+    """Makes the result if the process was lost, from a verdict, a reason and host seconds."""
     timeout: float | None = None
     """Seconds of host time; None for what ``run_all`` was given."""
 
@@ -77,7 +76,7 @@ def default_jobs() -> int:
     return os.cpu_count() or 1
 
 
-def _child(pipe: Connection, work: Work) -> None:
+def _child(pipe: Connection, work: Callable[[], object]) -> None:
     with contextlib.suppress(OSError, AttributeError):
         os.setsid()
     # Forked: what the parent does at a signal is not for this process to do.
@@ -117,8 +116,8 @@ def _left_by_signals() -> Iterator[None]:
 
 
 def run_all(
-    tasks: Sequence[Task], jobs: int, timeout: float | None = None
-) -> Generator[tuple[int, Result], None, None]:
+    tasks: Sequence[Task[T]], jobs: int, timeout: float | None = None
+) -> Generator[tuple[int, T], None, None]:
     """Run all tasks, ``jobs`` at a time; yields (index, result) as they are finished.
 
     ``timeout``: seconds of host time for each. Closing the iterator ends what still runs.
@@ -147,7 +146,7 @@ def run_all(
                 _kill(item)
 
 
-def _start(context: BaseContext, index: int, task: Task, timeout: float | None) -> _Running:
+def _start(context: BaseContext, index: int, task: Task[T], timeout: float | None) -> _Running:
     ours, theirs = multiprocessing.Pipe(duplex=False)
     process = context.Process(  # type: ignore[attr-defined]  # typeshed: only on the concrete ones
         target=_child, args=(theirs, task.work), daemon=False
@@ -170,8 +169,8 @@ def _ready(running: list[_Running]) -> list[_Running]:
             return found
 
 
-def _finish(item: _Running, task: Task) -> Result:
-    result: Result | None = None
+def _finish(item: _Running, task: Task[T]) -> T:
+    result: T | None = None
     if item.pipe.poll():
         # EOFError: it died before it could report; anything else: it died while it did.
         with contextlib.suppress(EOFError, OSError):
@@ -179,15 +178,14 @@ def _finish(item: _Running, task: Task) -> Result:
     elif item.bound is not None:
         seconds = time.monotonic() - item.start
         _kill(item)
-        lost = task.lost(Verdict.TIMEOUT, f"stopped after {item.bound:g} s of host time")
-        return replace(lost, seconds=seconds)
+        reason = f"stopped after {item.bound:g} s of host time"
+        return task.lost(Verdict.TIMEOUT, reason, seconds)
     if result is None:
         item.process.join(1)
         code = item.process.exitcode
         seconds = time.monotonic() - item.start
         _kill(item)
-        lost = task.lost(Verdict.ERROR, f"its process died: {_how(code)}")
-        return replace(lost, seconds=seconds)
+        return task.lost(Verdict.ERROR, f"its process died: {_how(code)}", seconds)
     item.process.join(1)
     _kill(item)
     return result

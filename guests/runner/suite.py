@@ -50,7 +50,7 @@ def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Out
     """
     oracle = find_oracle() if XEN in options.where else None
     todo: list[tuple[int, str]] = []
-    tasks: list[Task] = []
+    tasks: list[Task[Result]] = []
     results: dict[int, dict[str, Result]] = {}
     for number, program in enumerate(programs):
         results[number] = {}
@@ -83,7 +83,9 @@ def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Out
         finished.close()
 
 
-def _task(program: TestProgram, where: str, options: Options, oracle: Oracle | None) -> Task:
+def _task(
+    program: TestProgram, where: str, options: Options, oracle: Oracle | None
+) -> Task[Result]:
     if where == XEN and oracle is not None:
         timeout = options.timeout or DEFAULT_TIMEOUT
         work = partial(run_there, program, oracle, timeout, options.artifacts)
@@ -92,7 +94,7 @@ def _task(program: TestProgram, where: str, options: Options, oracle: Oracle | N
         work = partial(run_here, program, options.limit, options.artifacts)
         bound = options.timeout or DEFAULT_HOST_TIMEOUT
 
-    def lost(verdict: Verdict, reason: str) -> Result:
+    def lost(verdict: Verdict, reason: str, seconds: float) -> Result:
         manifest = program.manifest
         return Result(
             program.id,
@@ -102,6 +104,7 @@ def _task(program: TestProgram, where: str, options: Options, oracle: Oracle | N
             verdict,
             manifest.expected,
             reason=reason,
+            seconds=seconds,
             description=manifest.description,
             repeat=repeat_command(program, where, options.limit, options.timeout),
         )

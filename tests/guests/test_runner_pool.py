@@ -12,8 +12,10 @@ from guests.runner.result import Result
 from guests.runner.verdict import Verdict
 
 
-def result(name: str, verdict: Verdict = Verdict.PASS, reason: str = "") -> Result:
-    return Result(name, name, "", "cowbird", verdict, Verdict.PASS, reason=reason)
+def result(
+    name: str, verdict: Verdict = Verdict.PASS, reason: str = "", seconds: float = 0.0
+) -> Result:
+    return Result(name, name, "", "cowbird", verdict, Verdict.PASS, reason=reason, seconds=seconds)
 
 
 def good(name: str) -> Result:
@@ -39,7 +41,7 @@ def raise_it(name: str) -> Result:
     raise RuntimeError(name)
 
 
-def task(work: object, name: str) -> Task:
+def task(work: object, name: str) -> Task[Result]:
     return Task(partial(work, name), partial(result, name))  # type: ignore[arg-type]
 
 
