@@ -15,7 +15,6 @@ from hypervisor.cli.session import Session
 from hypervisor.debug.commands import Context, execute
 from hypervisor.debug.commands_shell import script_lines
 from hypervisor.debug.debugger import Debugger
-from hypervisor.debug.gdbtarget import serve
 from hypervisor.debug.model import StopReason
 from hypervisor.debug.stop_text import reached
 from hypervisor.results import Outcome
@@ -122,6 +121,7 @@ def _exit_code(prompt: Prompt, debugger: Debugger) -> int:
 
 def _serve(context: Context, address: str, stopped: bool, screen: Screen) -> None:
     """gdb instead of the prompt; ``monitor`` runs the prompt's commands on gdb's inferior."""
+    from hypervisor.debug.gdbtarget import serve  # only who wants gdb loads its protocol
 
     def command(line: str, domain: int) -> str:
         context.domain_id = domain or None
