@@ -67,6 +67,8 @@ class DiskImage:
             self.close()
             raise DiskError(f"disk {path}: {problem}")
         self.sectors = found.st_size // SECTOR
+        self.identity = (found.st_dev, found.st_ino)
+        """Which file of the host it is, by whatever name; for comparing, never shown."""
 
     @classmethod
     def parse(cls, text: str) -> "tuple[str, Mode]":
@@ -97,6 +99,10 @@ class DiskImage:
     def kept(self) -> int:
         """Bytes of written blocks that are in memory."""
         return len(self._written) * BLOCK
+
+    def is_pristine(self, block: int) -> bool:
+        """True if a block of ``BLOCK`` bytes is the file's own, which this run does not change."""
+        return self.mode is not Mode.WRITABLE and block not in self._written
 
     def _check(self, at: int, length: int) -> None:
         if at < 0 or length < 0 or at + length > self.sectors * SECTOR:

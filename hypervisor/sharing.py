@@ -38,7 +38,7 @@ from emu import Machine
 from emu.paging import PTE_AVL, PTE_MFN_MASK, PTE_P, PTE_PSE, PTE_RW
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, PAGE_SIZE
 from hypervisor.abi import DomId, Errno
-from hypervisor.domain import Domain
+from hypervisor.domain import NO_FRAME, Domain
 from hypervisor.errors import HypervisorError, OutOfFrames
 from hypervisor.frames import ALLOCATED, INVALID_M2P, FrameTable, PageType
 from hypervisor.paging import GRANT, Paging
@@ -104,6 +104,8 @@ class Sharing:
         drop; a drop that leaves the count at 0 frees the frame."""
         self.dropping = "update"
         """Why references go away just now: ``update`` or ``teardown``."""
+        self.left: Callable[[MFN], None] = lambda mfn: None
+        """Told of a shared frame that is about to be freed (``blockshare``)."""
 
     @property
     def saved(self) -> int:
@@ -113,7 +115,8 @@ class Sharing:
     @property
     def counters(self) -> Counter[str]:
         """All counts by name: calls, entered, merged, again, mapped_again, cow_faults, freed,
-        refused:REASON, dropped:WHY (``update`` or ``teardown``).
+        refused:REASON, dropped:WHY (``update`` or ``teardown``); block_entered and block_merged of
+        blocks of disks, which are no calls.
         """
         refused = sum(n for name, n in self._tally.items() if name.startswith("refused:"))
         calls = self.entered + self.merged + self._tally["again"] + refused
@@ -166,7 +169,7 @@ class Sharing:
             answer = ENTERED
             if self._full(key):
                 return self._refuse(domain, "collisions", _EBUSY)
-            target = self._copy_for_opaque(contents) if self.settings.opaque else mfn
+            target = self._fresh_copy(contents) if self.settings.opaque else mfn
             if target is None:
                 return self._refuse(domain, "no_memory", _ENOMEM)
 
@@ -201,6 +204,45 @@ class Sharing:
             )
         return ENTERED if self.settings.opaque else answer
 
+    def obtain(self, domain: Domain, contents: bytes) -> tuple[int, MFN]:
+        """The shared frame of the domain's group with these contents, which are no frame's yet.
+
+        Returns ``ENTERED`` or ``MERGED`` and the frame, or a negative errno and no frame. A new
+        one is not mapped yet: the caller does so at once, and says it by ``mapped``.
+        """
+        if self.settings.zero_only and contents != _ZERO:
+            return self._refuse(domain, "not_zero", _EPERM), NO_FRAME
+        key = xxh3_64_intdigest(contents, self._seed) & self._mask | domain.group << 64
+        found = self._find(key, contents)
+        if found is not None:
+            return MERGED, found
+        if self._full(key):
+            return self._refuse(domain, "collisions", _EBUSY), NO_FRAME
+        fresh = self._fresh_copy(contents)
+        if fresh is None:
+            return self._refuse(domain, "no_memory", _ENOMEM), NO_FRAME
+        self._enter(fresh, key)
+        return ENTERED, fresh
+
+    def mapped(self, domain: Domain, mfn: MFN, answer: int, table: MFN, index: int) -> None:
+        """An entry maps what ``obtain`` gave, or another shared frame of the domain's group."""
+        self._count_up(mfn, domain)
+        name = "block_entered" if answer == ENTERED else "block_merged"
+        self._tally[name] += 1
+        domain.tally[name] += 1
+        if self.notify is not None:
+            key = self._keys[mfn]
+            self.notify(
+                "share",
+                domain,
+                status=answer,
+                mfn=mfn,
+                old=mfn,
+                key=key,
+                table=table,
+                index=index,
+            )
+
     def refuse_argument(self, domain: Domain) -> int:
         """Count a call whose arguments name no entry; -EINVAL."""
         return self._refuse(domain, "argument", _EINVAL)
@@ -214,8 +256,9 @@ class Sharing:
             self.notify("refuse", domain, reason=reason, errno=errno)
         return errno
 
-    def _copy_for_opaque(self, contents: bytes) -> MFN | None:
-        """In opaque mode the frame changes even when the contents are new."""
+    def _fresh_copy(self, contents: bytes) -> MFN | None:
+        """A new frame with these contents: in opaque mode the frame changes even when they are
+        new, and what comes from a disk is in no frame yet."""
         try:
             fresh = self._frames.allocate(_COW, 0)
         except OutOfFrames:
@@ -279,6 +322,7 @@ class Sharing:
         frames.shared += 1
 
     def _leave(self, mfn: MFN) -> None:
+        self.left(mfn)
         key = self._keys.pop(mfn)
         chain = self._table[key]
         if isinstance(chain, list):
