@@ -6,8 +6,9 @@ machine) and ``event``; the rest depends on the event. Numbers are decimal; fram
 same guests, arguments and seed give the same lines, byte for byte.
 
 With ``frames`` the first line also has ``frames``, the number of frames of the machine, and a line
-may have ``frames`` and ``entries``: what changed in the frame table and in the page tables up to
-this event, its own effect included, as ``hypervisor.framelog`` codes it.
+may have ``frames`` and ``entries``: what changed in the frame table and in the page tables until
+the event was told, as ``hypervisor.framelog`` codes it. What the operation in hand does afterwards
+comes with the next event; of a hypercall its own event is the last.
 
 The schema is ``hypervisor/schema/trace-1.json``. A later version may add events and keys under the
 same number, and a reader passes over those that it does not know; a key that changes its meaning or

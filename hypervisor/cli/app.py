@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "test": "test",
     "new-guest": "new_guest",
     "report": "report",
+    "trace": "trace",
 }
 """Command -> its module here and its function in there; loaded when it is used."""
 

@@ -6,6 +6,7 @@ hypervisor that made the trace.
 """
 
 from hypervisor.report.page import render
+from hypervisor.report.perfetto import export
 from hypervisor.report.reading import TraceError, TraceReader
 
-__all__ = ["TraceError", "TraceReader", "render"]
+__all__ = ["TraceError", "TraceReader", "export", "render"]

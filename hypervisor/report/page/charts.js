@@ -16,7 +16,8 @@ class Charts {
     this.hint = hint;
     this.run = run;
     this.byPosition = true;
-    this.still = { savings: document.createElement("canvas"), lanes: document.createElement("canvas") };
+    const make = () => document.createElement("canvas");
+    this.still = { savings: make(), lanes: make() };
     for (const canvas of [savings, lanes]) {
       const go = (event) => seek(this.momentAt(event.offsetX));
       canvas.addEventListener("pointerdown", (event) => {
@@ -190,7 +191,8 @@ class Charts {
 
   draw() {
     const x = Math.round(this.x(this.run.now));
-    for (const [canvas, still] of [[this.savings, this.still.savings], [this.lanes, this.still.lanes]]) {
+    for (const name of ["savings", "lanes"]) {
+      const canvas = this[name], still = this.still[name];
       const context = canvas.getContext("2d");
       context.save();
       context.setTransform(1, 0, 0, 1, 0, 0);

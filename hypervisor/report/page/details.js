@@ -5,7 +5,8 @@ const MAX_ROWS = 400;
 const AVL_SHIFT = 9;
 const ERROR_BITS = ["P", "W", "U", "RSVD", "I"];
 const VECTORS = { 0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM",
-  8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 19: "#XM" };
+  8: "#DF", 10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC",
+  19: "#XM" };
 
 // An element. Text always goes in as text: names in a trace are whatever a guest called itself.
 function h(tag, attributes, ...children) {
@@ -33,7 +34,8 @@ function eventText(run, i) {
     case "refuse": return `share refused: ${get("reason")} (${get("errno")})`;
     case "map_again": return `mapped again ${frame("mfn")}, count ${get("count")}`;
     case "drop":
-      return get("count") ? `dropped ${frame("mfn")}, ${get("count")} left` : `freed ${frame("mfn")}`;
+      return get("count") ? `dropped ${frame("mfn")}, ${get("count")} left`
+        : `freed ${frame("mfn")}`;
     case "cow_fault": return `write to shared ${frame("mfn")} at ${get("va")}`;
     case "trap": {
       const vector = get("vector"), error = get("error");
@@ -125,10 +127,12 @@ class Details {
     const title = h("h3", { id: "mapped" }, `Mapped by ${found.length.toLocaleString("en")} ` +
       (found.length === 1 ? "entry" : "entries"));
     if (!found.length) return [title];
-    const body = found.slice(0, MAX_ROWS).map(({ table: at, index, level, owner, bits, addresses }) => {
+    const body = found.slice(0, MAX_ROWS).map((mapping) => {
+      const { table: at, index, level, owner, bits, addresses } = mapping;
       const avl = bits >> AVL_SHIFT & 7;
       const rights = bits & ENTRY_WRITABLE ? "writable" : "read-only";
-      const place = level === 1 ? addresses.join(" ") || "no address" : `as a table, by an L${level}`;
+      const place = level > 1 ? `as a table, by an L${level}`
+        : addresses.join(" ") || "no address";
       return h("tr", null, h("td", null, run.ownerName(owner)), h("td", { class: "mono" }, place),
         h("td", null, rights + (avl ? `, AVL ${avl}` : "")),
         h("td", null, this.frameLink(at), ` [${index}]`));

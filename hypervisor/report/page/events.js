@@ -1,5 +1,5 @@
 "use strict";
-// The list of events. Only the rows in sight are in the page, so that it may be half a million long.
+// The list of events. Only the rows in sight are in the page: it may be half a million long.
 
 const ROW = 22;
 

@@ -13,7 +13,8 @@ class Page {
     this.map = new FrameMap($("map"), $("legend"), $("map-hint"), run, pick);
     this.charts = new Charts($("savings"), $("lanes"), $("chart-hint"), run, goTo);
     this.details = new Details($("event"), $("frame"), run, goTo, pick);
-    this.events = new EventList($("events"), $("kinds"), $("only-domain"), $("event-count"), run, goTo);
+    this.events = new EventList($("events"), $("kinds"), $("only-domain"), $("event-count"), run,
+      goTo);
     document.title = `${run.source} - cowbird report`;
     $("source").textContent = run.source;
     for (const note of run.notes) $("notes").append(h("p", null, note));
@@ -53,8 +54,8 @@ class Page {
     });
     $("find").addEventListener("submit", (event) => {
       event.preventDefault();
-      const mfn = Number($("mfn").value.trim());
-      const good = $("mfn").value.trim() !== "" && Number.isInteger(mfn) && mfn >= 0 && mfn < run.frames;
+      const text = $("mfn").value.trim(), mfn = Number(text);
+      const good = text !== "" && Number.isInteger(mfn) && mfn >= 0 && mfn < run.frames;
       $("mfn").setAttribute("aria-invalid", String(!good));
       if (good) this.pick(mfn);
     });
@@ -113,7 +114,8 @@ class Page {
     $("slider").value = moment;
     const position = moment ? run.position[moment - 1] : 0;
     $("slider").setAttribute("aria-valuetext", `after event ${moment} of ${run.length}`);
-    const facts = { moment: `${number(moment)} of ${number(run.length)}`, position: number(position),
+    const facts = { moment: `${number(moment)} of ${number(run.length)}`,
+      position: number(position),
       alive: number(run.alive(moment)), saved: number(run.saved(moment)),
       shared: number(run.shared[moment]), mappings: number(run.mappings[moment]),
       entered: number(run.counts[0][moment]), merged: number(run.counts[1][moment]),
@@ -192,6 +194,8 @@ unpack().then((data) => {
   document.body.classList.add("ready");
   window.cowbird = new Page(new Run(data));
   document.body.dataset.ready = "true";
-}, (error) => {
-  document.getElementById("loading").textContent = `This page's data cannot be read: ${error}`;
+}).catch((error) => {
+  document.body.dataset.failed = "true";
+  document.body.classList.remove("ready");
+  document.getElementById("loading").textContent = `This page cannot be shown: ${error}`;
 });

@@ -70,7 +70,8 @@ class FrameMap {
       ["other", "--none"]];
     const read = (classes) => classes.map(([label, variable]) =>
       ({ label, color: style.getPropertyValue(variable).trim() }));
-    this.classes = { owner: read(owners), type: read(TYPE_CLASSES), sharing: read(SHARING_CLASSES) };
+    this.classes = { owner: read(owners), type: read(TYPE_CLASSES),
+      sharing: read(SHARING_CLASSES) };
     this.ownerClass = new Map([[FREE, 0], [XEN, 1], [COW, 2]]);
     this.run.domains.forEach((domain, number) => {
       this.ownerClass.set(domain.id, this.classes.owner.length);
@@ -237,8 +238,8 @@ function frameLine(run, mfn) {
   return parts.filter(Boolean).join(" · ");
 }
 
-// Colours of domains: turning by the golden angle keeps neighbours apart. The hues of amber are left
-// out, they stand for what is shared.
+// Colours of domains: turning by the golden angle keeps neighbours apart. The hues of amber are
+// left out: they stand for what is shared.
 function domainColor(number, dark) {
   const hue = (75 + (140 + number * 114.59) % 300) % 360;
   const light = (dark ? 52 : 58) + (number % 3 - 1) * 8;
