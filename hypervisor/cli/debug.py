@@ -82,7 +82,9 @@ def debug(
         session = Session(options.settings(), options.limit, screen, out.trace, frames)
         files.add_to(session, interactive=False)
         out.begin()
+        session.shows_reports = False  # the stop says it
         debugger = Debugger(session.hv)
+        session.only_once(lambda: getattr(debugger, "replaying", False))
         context = Context.of(debugger, screen.say)
         context.domain_id = next(iter(session.hv.domains), None)
         prompt = Prompt(context, screen.say)

@@ -29,7 +29,7 @@ from hypervisor.console import Console
 from hypervisor.disk import DiskImage, Mode
 from hypervisor.domain import Domain, State
 from hypervisor.errors import DomainError, OutOfFrames
-from hypervisor.hypervisor import Hypervisor
+from hypervisor.hypervisor import Hypervisor, Listener
 from hypervisor.results import Audited, DomainRecord, Outcome, Recorder, document, judge
 from hypervisor.settings import Settings
 from hypervisor.trace import Tracer
@@ -77,6 +77,9 @@ class Session:
         self._joined: tuple[Domain | None, InteractiveConsole | None] = (None, None)
         self._attendant: Attendant | None = None
         self._starved = False
+        self._replaying: Callable[[], bool] = lambda: False
+        self.shows_reports = True
+        """Whether the report of a domain's crash is printed when it comes."""
         if trace is not None:
             Tracer(self.hv, trace, frames=trace_frames)
         logs.follow(self.hv)
@@ -112,16 +115,21 @@ class Session:
         record = DomainRecord(0, source.name, source.given, module_name, 0)
         record.disks = tuple(f"{path}:{mode.value}" for path, mode in disks)
         verdicts = Verdicts(record, self.screen.guest_line if show and not interactive else None)
+
+        def take(line: str) -> None:
+            if not self._replaying():
+                verdicts(line)
+
         joined: InteractiveConsole | None = None
         if interactive:
-            joined = InteractiveConsole(verdicts, self.screen.raw, lambda: self.interrupted)
+            joined = InteractiveConsole(take, self.screen.raw, lambda: self.interrupted)
         try:
             domain = build_domain(
                 self.hv,
                 source.kernel,
                 memory=memory,
                 name=source.name,
-                console=joined or Console(verdicts),
+                console=joined or Console(take),
                 module=module,
                 cmdline=cmdline,
             )
@@ -138,12 +146,28 @@ class Session:
     def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
         if kind == "exit" and domain is not None:
             domain.console.flush()
-            if domain.exit is not None and domain.exit.report:
+            if self.shows_reports and domain.exit is not None and domain.exit.report:
                 self.screen.tell(domain.exit.report.rstrip("\n"))
         if kind in ("hypercall", "destroy") and self.hv.settings.audit:
             self.audit()
         if self.screen.shows_progress:
             self.screen.progress(self._progress_text)
+
+    def only_once(self, replaying: Callable[[], bool]) -> None:
+        """Have nothing printed, counted or traced twice: for a debugger, which goes back in time.
+
+        ``replaying``: true while instructions run again that ran before.
+        """
+
+        def told_once(listener: Listener) -> Listener:
+            def listen(kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
+                if not replaying():
+                    listener(kind, domain, details)
+
+            return listen
+
+        self._replaying = replaying
+        self.hv.listeners[:] = [told_once(listener) for listener in self.hv.listeners]
 
     def _progress_text(self) -> str:
         hv = self.hv

@@ -41,6 +41,8 @@ GROUPS: Final = {
     "prompt": "the prompt itself",
 }
 _NAME: Final = re.compile(r"[a-z][\w-]*", re.IGNORECASE)
+_WORDS: Final = {"i": "info", "inf": "info"}
+"""Short for the first of two words, where several commands begin so."""
 
 
 class Quit(Exception):
@@ -289,7 +291,8 @@ def find(line: str) -> tuple[Command, str]:
     if match is None or line[match.end() : match.end() + 1] not in ("", " ", "\t", "/"):
         raise DebugError(f"{line.split()[0] if line else 'nothing'}: no such command (see 'help')")
     known = {**ALIASES, **COMMANDS}
-    first = _pick(match[0], {name.split()[0] for name in known}, known)
+    word = _WORDS.get(match[0], match[0])
+    first = _pick(word, {name.split()[0] for name in known}, known)
     rest = line[match.end() :].strip()
     seconds = {name.partition(" ")[2] for name in known if name.startswith(first + " ")}
     second = _NAME.match(rest) if seconds else None

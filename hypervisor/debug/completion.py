@@ -59,14 +59,15 @@ def complete(context: Context, line: str) -> list[str]:
     seconds = sorted(
         name.partition(" ")[2]
         for name in (*COMMANDS, *ALIASES)
-        if name.startswith(stripped + " ") or (stripped == "i" and name.startswith("info "))
+        if name.startswith(stripped + " ")
+        or (stripped in ("i", "inf") and name.startswith("info "))
     )
     found = [name for name in seconds if name.startswith(word)]
     try:
         item, _ = find(stripped)
     except DebugError:
         return found
-    if stripped == "info" or (seconds and item.name != stripped):
+    if stripped in ("i", "inf", "info") or (seconds and item.name != stripped):
         return found
     # An operator or a bracket begins a new word: main+ru -> main+run.
     start = max((word.rfind(mark) for mark in "+-*(&|:"), default=-1) + 1

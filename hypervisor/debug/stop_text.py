@@ -56,8 +56,8 @@ def stop_lines(context: "Context", stop: Stop) -> list[str]:
     head = f"{why}, {who}, position {stop.position:,}"
     if stop.reason is StopReason.STEP:
         head = f"{who}, position {stop.position:,}"
-    elif stop.reason is StopReason.EXITED and stop.text:
-        head = f"{who} ended ({stop.text}), position {stop.position:,}"
+    elif stop.reason is StopReason.EXITED:
+        head = f"{who} ended{f' ({stop.text})' if stop.text else ''}, position {stop.position:,}"
     elif stop.reason is StopReason.CRASHED:
         head = f"{who} crashed, position {stop.position:,}"
     lines = [head]

@@ -40,7 +40,7 @@ def domains_view(hv: "Hypervisor", rips: Mapping[int, int], selected: int | None
                 f"d{domain.id}",
                 domain.name,
                 str(domain.width),
-                domain.state.value + (" (running)" if hv.current is domain else ""),
+                _state(hv, domain),
                 "kernel" if domain.kernel_mode else "user",
                 f"{domain.pages:,}",
                 f"{domain.shared_mappings:,}",
@@ -49,6 +49,12 @@ def domains_view(hv: "Hypervisor", rips: Mapping[int, int], selected: int | None
             )
         )
     return "\n".join(table_text(rows, right=(6, 7, 8)))
+
+
+def _state(hv: "Hypervisor", domain: Domain) -> str:
+    if domain.exit is not None:
+        return f"ended ({domain.exit.reason})"
+    return domain.state.value + (", current" if hv.current is domain else "")
 
 
 def counters_view(hv: "Hypervisor", domain: Domain | None, pattern: str = "") -> str:
