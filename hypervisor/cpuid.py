@@ -4,6 +4,9 @@ Real Xen answers PV guests from a policy wherever it can make CPUID fault, and o
 hardware with some bits masked. Here CPUID always traps, so the policy is all that a guest sees,
 whether it executes the instruction natively or behind the forced-emulation prefix.
 
+A 32-bit guest has no long mode, so that neither that nor what depends on it is there: SYSCALL
+(on Intel's CPUs), CMPXCHG16B, LAHF, and linear addresses of more than 32 bits.
+
 The policy is what the emulated CPU really does (a Broadwell without AVX) less what a PV guest
 has no use of or must not see: VME, PSE, PSE36, PGE, MTRR, SMEP, SMAP and the APIC belong to whoever
 owns ring 0; XSAVE is not offered; RDRAND and RDSEED would make runs differ.
@@ -19,6 +22,7 @@ import struct
 from typing import Final
 
 from emu.machine import CpuidResult
+from hypervisor.abi import Width
 
 XEN_VERSION: Final = (4, 17)
 XEN_LEAVES: Final = 0x4000_0000
@@ -43,8 +47,9 @@ _SIGNATURE: Final = 0x0003_06D2
 """Family 6, model 0x3d, stepping 2."""
 _CLFLUSH_LINE: Final = 8 << 8
 """Leaf 1 EBX: CLFLUSH works on 8 quadwords."""
-_ADDRESS_BITS: Final = 0x3028
-"""Leaf 0x80000008: 40 physical and 48 linear address bits."""
+_ADDRESS_BITS: Final[dict[Width, int]] = {64: 0x3028, 32: 0x2028}
+"""Leaf 0x80000008: 40 physical and 48 or 32 linear address bits."""
+_LONG_MODE: Final = frozenset({"LM", "SYSCALL", "CX16", "LAHF"})
 _PRESERVE_AD: Final = 1
 """XEN_CPUID_FEAT1_MMU_PT_UPDATE_PRESERVE_AD."""
 _VTSC: Final = 1
@@ -53,8 +58,9 @@ _ALWAYS_EMULATE: Final = 1
 """Leaf 0x40000003: EAX says that the TSC is emulated and RDTSCP works, EBX that it always is."""
 
 
-def _bits(features: dict[str, int]) -> int:
-    return sum(1 << bit for bit in features.values())
+def _bits(features: dict[str, int], width: Width = 64) -> int:
+    hidden = _LONG_MODE if width == 32 else frozenset()
+    return sum(1 << bit for name, bit in features.items() if name not in hidden)
 
 
 def _text(text: bytes) -> CpuidResult:
@@ -73,16 +79,17 @@ def _xen(leaf: int) -> CpuidResult:
     return leaf, first, second, third
 
 
-def policy(mfn_bits: int, tsc_khz: int) -> dict[tuple[int, int], CpuidResult]:
+def policy(mfn_bits: int, tsc_khz: int, width: Width) -> dict[tuple[int, int], CpuidResult]:
     """The whole table: (leaf, subleaf) -> (EAX, EBX, ECX, EDX).
 
     ``mfn_bits``: bits of the machine's largest frame number; ``tsc_khz``: rate of the virtual TSC
-    in kHz. A leaf that has no subleaves is listed under subleaf 0 and answers for all of them.
+    in kHz; ``width``: of the guests. A leaf that has no subleaves is listed under subleaf 0 and
+    answers for all of them.
     """
     brand = _BRAND.ljust(48, b"\0")
     return {
         (0, 0): _vendor(7, _VENDOR),
-        (1, 0): (_SIGNATURE, _CLFLUSH_LINE, _bits(_FEATURES_1_ECX), _bits(_FEATURES_1_EDX)),
+        (1, 0): (_SIGNATURE, _CLFLUSH_LINE, _bits(_FEATURES_1_ECX, width), _bits(_FEATURES_1_EDX)),
         (7, 0): (0, _bits(_FEATURES_7_EBX), 0, 0),
         (XEN_LEAVES, 0): _xen(XEN_LEAVES + 5),
         (XEN_LEAVES + 1, 0): (XEN_VERSION[0] << 16 | XEN_VERSION[1], 0, 0, 0),
@@ -94,13 +101,13 @@ def policy(mfn_bits: int, tsc_khz: int) -> dict[tuple[int, int], CpuidResult]:
         (0x8000_0001, 0): (
             0,
             0,
-            _bits(_FEATURES_EXTENDED_ECX),
-            _bits(_FEATURES_EXTENDED_EDX),
+            _bits(_FEATURES_EXTENDED_ECX, width),
+            _bits(_FEATURES_EXTENDED_EDX, width),
         ),
         (0x8000_0002, 0): _text(brand[:16]),
         (0x8000_0003, 0): _text(brand[16:32]),
         (0x8000_0004, 0): _text(brand[32:]),
-        (0x8000_0008, 0): (_ADDRESS_BITS, 0, 0, 0),
+        (0x8000_0008, 0): (_ADDRESS_BITS[width], 0, 0, 0),
     }
 
 

@@ -90,7 +90,7 @@ class Dispatcher:
         hv.leave(domain)
 
     def on_int82(self, domain: Domain) -> None:
-        """A 32-bit kernel's ``int 0x82``; EIP is behind it, and the caller leaves the trap."""
+        """A 32-bit kernel's ``int 0x82``; EIP is behind it."""
         words = self._words
         number = words[RAX] & _M32
         arguments = [words[register] & _M32 for register in _ARGUMENTS32]
@@ -101,6 +101,7 @@ class Dispatcher:
             result = None
         if result is not None:
             words[RAX] = result & _M32
+        self._hv.leave(domain)
 
     def _no_syscall(self, domain: Domain) -> None:
         """SYSCALL in compatibility mode is #UD, as on Intel's CPUs."""

@@ -127,13 +127,14 @@ def _iter_notes(blob: bytes, at: int, end: int) -> Iterator[tuple[int, bytes]]:
     """(type, description) of the notes named Xen that begin from ``at`` on and before ``end``.
 
     Xen pads names and descriptions to 4 bytes whatever the segment's alignment says, which
-    pyelftools does not do; a note that does not fit into the file ends the list. As in Xen, one
-    that only ends behind its segment counts (the last of GRUB's 32-bit image is such a note).
+    pyelftools does not do. As in Xen, a note may end behind its segment, and a text behind the
+    file, if it has its NUL before: the last note of Debian's 32-bit GRUB does both. Any other that
+    does not fit ends the list.
     """
     while at + 12 <= end:
         name_size, size, kind = struct.unpack_from("<III", blob, at)
         start = at + 12 + (name_size + 3 & ~3)
-        if start + size > len(blob):
+        if start + size > len(blob) and (kind not in TEXT_NOTES or 0 not in blob[start:]):
             return
         if blob[at + 12 : at + 12 + name_size].rstrip(b"\0") == NOTE_NAME:
             yield kind, blob[start : start + size]

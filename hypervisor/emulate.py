@@ -2,8 +2,9 @@
 
 A guest's kernel runs at CPL 3 (with 32 bits at 1), so a privileged instruction raises #GP with
 error code 0. Those that Xen 4.17 emulates are emulated; for all others (HLT, INVLPG, LGDT, SWAPGS,
-INVD, MOV to CR8...) the #GP is the guest's. The same fault in user mode is the guest's too, except where the virtual IOPL
-is 3. CLI and STI, where the virtual IOPL allows them, do nothing: they do not touch the event mask.
+INVD, MOV to CR8...) the #GP is the guest's. The same fault in user mode is the guest's too, except
+where the virtual IOPL is 3. CLI and STI, where the virtual IOPL allows them, do nothing: they do
+not touch the event mask.
 
 Port I/O that the virtual IOPL allows reads all ones and writes nowhere: no domain has ports. Two
 registers keep what was written, as in Xen: 0xcf8 (PCI address) and 0x70 (CMOS index).

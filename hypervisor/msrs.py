@@ -1,7 +1,8 @@
 """What RDMSR and WRMSR do for a guest's kernel: one table of what there is.
 
-A register that is not here is #GP, as in Xen 4.17. Most of those that are here are constant, and
-a write to them is accepted and ignored where Xen does so.
+A register that is not here is #GP, as in Xen 4.17; a 32-bit guest has no segment bases, and its
+EFER shows no long mode. Most of those that are here are constant, and a write to them is accepted
+and ignored where Xen does so.
 
 Source: Intel SDM volume 4; Xen 4.17's policy for an unprivileged PV guest.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from emu.cpu import FS, GS
 from emu.machine import EFER_BOOT
+from emu.paging import EFER as EFER_BITS
 from emu.units import is_canonical
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ FS_BASE: Final = 0xC000_0100
 GS_BASE: Final = 0xC000_0101
 KERNEL_GS_BASE: Final = 0xC000_0102
 TSC_AUX: Final = 0xC000_0103
+_BASES: Final = frozenset({FS_BASE, GS_BASE, KERNEL_GS_BASE})
+_LONG_MODE: Final = EFER_BITS.mask("LME", "LMA")
 
 _CONSTANT: Final = {
     0x17: 0,  # IA32_PLATFORM_ID
@@ -56,6 +60,11 @@ _WRITE_IGNORED: Final = frozenset(
 def read_msr(hv: "Hypervisor", number: int) -> int | None:
     """The register's value, or None for #GP."""
     cpu = hv.machine.cpu
+    if hv.current.width == 32:
+        if number in _BASES:
+            return None
+        if number == EFER:
+            return EFER_BOOT & ~_LONG_MODE
     if number == FS_BASE:
         return cpu.segment_base(FS)
     if number == GS_BASE:
@@ -70,8 +79,8 @@ def read_msr(hv: "Hypervisor", number: int) -> int | None:
 def write_msr(hv: "Hypervisor", number: int, value: int) -> bool:
     """True if the write is accepted; False for #GP."""
     cpu = hv.machine.cpu
-    if number in (FS_BASE, GS_BASE, KERNEL_GS_BASE):
-        if not is_canonical(value):
+    if number in _BASES:
+        if hv.current.width == 32 or not is_canonical(value):
             return False
         if number == KERNEL_GS_BASE:
             cpu.kernel_gs_base = value
@@ -81,4 +90,4 @@ def write_msr(hv: "Hypervisor", number: int, value: int) -> bool:
     if number in _WRITE_IGNORED:
         return True
     # To write what is there already changes nothing; anything else is not the guest's to set.
-    return number in _CONSTANT and _CONSTANT[number] == value
+    return number in _CONSTANT and read_msr(hv, number) == value

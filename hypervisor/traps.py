@@ -76,6 +76,7 @@ from hypervisor.abi import (
     Flat32,
     Flat64,
     VmAssist,
+    Width,
 )
 from hypervisor.cpuid import answer, policy
 from hypervisor.descriptors import Descriptors, Segment
@@ -91,9 +92,11 @@ from hypervisor.stackfault import is_stack_fault
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
 
-_CR2: Final = SHARED[64].cr2 >> 3
+_WORD: Final = struct.Struct("<Q")
+_CR2: Final = SHARED[64].cr2
 _CR2_PAE: Final = SHARED[32].cr2
 _EXCEPTION: Final = TrapKind.EXCEPTION
+_INT_N: Final = TrapKind.SOFTWARE_INTERRUPT
 _INT80: Final = 0x80
 _HYPERCALL: Final = 0x82
 _M64: Final = (1 << 64) - 1
@@ -138,7 +141,11 @@ class Traps:
         self.emulator = Emulator(hv)
         self._table_writes = TableWrites(hv, self.emulator)
         self.entry32 = Entry32(hv)
-        self._cpuid = policy((hv.frames.total - 1).bit_length(), _TSC_KHZ)
+        mfn_bits = (hv.frames.total - 1).bit_length()
+        self._cpuid: dict[Width, dict[tuple[int, int], CpuidResult]] = {
+            64: policy(mfn_bits, _TSC_KHZ, 64),
+            32: policy(mfn_bits, _TSC_KHZ, 32),
+        }
         # A domain that has never run starts from this state, in ring 3 like every guest.
         hv.machine.flat64(3, _KERNEL_CS, _KERNEL_SS)
         self._cpu.flags = RFLAGS_IF
@@ -156,7 +163,7 @@ class Traps:
 
     def cpuid(self, leaf: int, subleaf: int) -> CpuidResult:
         """The machine's ``on_cpuid``: the policy of ``hypervisor.cpuid``."""
-        return answer(self._cpuid, leaf, subleaf)
+        return answer(self._cpuid[self._hv.current.width], leaf, subleaf)
 
     def deliver_upcall(self, domain: Domain) -> None:
         """Enter the guest's event callback; events are masked on the way."""
@@ -172,11 +179,14 @@ class Traps:
         """The machine's ``on_trap``."""
         hv = self._hv
         domain = hv.current
-        domain.recent.append(trap)
-        domain.last_exception = trap
+        kind, vector, error, address, _, _, _ = trap
         if domain.width == 32:
             self.entry32.note_mode(domain)
-        kind, vector, error, address, _, _, _ = trap
+            if vector == _HYPERCALL and kind is _INT_N and domain.kernel_mode:
+                hv.dispatch.on_int82(domain)
+                return
+        domain.recent.append(trap)
+        domain.last_exception = trap
         if kind is _EXCEPTION:
             if vector == PF:
                 self._page_fault(domain, address, error)
@@ -186,7 +196,7 @@ class Traps:
                 self._software_interrupt(domain, vector)
             else:
                 self._exception(domain, vector, error)
-        elif kind is TrapKind.SOFTWARE_INTERRUPT:
+        elif kind is _INT_N:
             self._software_interrupt(domain, vector)
         elif kind is TrapKind.SYSENTER:
             self._sysenter(domain)
@@ -249,14 +259,14 @@ class Traps:
     def set_cr2(self, domain: Domain, value: int) -> None:
         """The guest's CR2, where a PV kernel looks for it."""
         if domain.width == 64:
-            self._table_words[domain.shared_info * ENTRIES + _CR2] = value
+            _WORD.pack_into(self._memory.bytes, domain.vcpu_info + _CR2, value)
         else:
-            at = (domain.shared_info << PAGE_SHIFT) + _CR2_PAE
+            at = domain.vcpu_info + _CR2_PAE
             self._memory.bytes[at : at + 4] = (value & _M32).to_bytes(4, "little")
 
     def set_upcall_mask(self, domain: Domain, masked: bool) -> None:
         """The virtual interrupt flag, inverted."""
-        self._memory.bytes[(domain.shared_info << PAGE_SHIFT) + UPCALL_MASK] = masked
+        self._memory.bytes[domain.vcpu_info + UPCALL_MASK] = masked
 
     def _exception(self, domain: Domain, vector: int, error: int) -> None:
         """A fault of the guest's that is not #PF: emulated if it is ours, else delivered."""
@@ -308,9 +318,6 @@ class Traps:
         INT3, INTO and ``int 0x80`` with a handler go through, as they do on Xen, whose own gates
         for them have DPL 3. All others are checked against the guest's.
         """
-        if vector == _HYPERCALL and domain.width == 32 and domain.kernel_mode:
-            self._hv.dispatch.on_int82(domain)
-            return
         gate = domain.trap_table.get(vector)
         least = _KERNEL_DPL if domain.kernel_mode else 3
         open_gate = vector in (BP, OF) or (vector == _INT80 and gate is not None)
@@ -448,7 +455,7 @@ class Traps:
             self.toggle_mode(domain)
             sp = domain.kernel_sp
         sp &= ~15
-        mask_at = (domain.shared_info << PAGE_SHIFT) + UPCALL_MASK
+        mask_at = domain.vcpu_info + UPCALL_MASK
         memory = self._memory.bytes
         mask = memory[mask_at]
         pushed = flags & _NOT_PUSHED

@@ -14,7 +14,10 @@ from hypervisor.cli import cli
 from tests.needs import need
 
 ROOT = Path(__file__).resolve().parents[2]
-GRUB = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
+GRUB = {
+    64: "/usr/lib/grub-xen/grub-x86_64-xen.bin",
+    32: "/usr/lib/grub-xen/grub-i386-xen.bin",
+}
 
 
 def run(*arguments):
@@ -67,18 +70,22 @@ def ext2(tmp_path):
     mke2fs = need("/usr/sbin/mke2fs")
     root = tmp_path / "root"
     (root / "boot" / "grub").mkdir(parents=True)
-    (root / "boot" / "hello.elf").write_bytes(library.build_elf(library.find("hello")))
+    for width in GRUB:
+        elf = library.build_elf(library.find("hello"), width)
+        (root / "boot" / f"hello{width}.elf").write_bytes(elf)
     (root / "boot" / "grub" / "grub.cfg").write_text(
-        "set timeout=0\nmenuentry hello {\n linux /boot/hello.elf came from a disk\n boot\n}\n"
+        "set timeout=0\nmenuentry hello {\n"
+        " if [ $grub_cpu = i386 ]; then set width=32; else set width=64; fi\n"
+        " linux /boot/hello${width}.elf came from a disk\n boot\n}\n"
     )
     path = tmp_path / "ext2.img"
     subprocess.run([mke2fs, "-q", "-t", "ext2", "-d", root, path, "4096"], check=True)
     return path
 
 
-@pytest.mark.parametrize("mode", ["", ":ro"])
-def test_pv_grub_boots_a_guest_from_ext2(ext2, mode):
-    grub = need(GRUB)
+@pytest.mark.parametrize(("width", "mode"), [(64, ""), (64, ":ro"), (32, "")])
+def test_pv_grub_boots_a_guest_from_ext2(ext2, width, mode):
+    grub = need(GRUB[width])
     before = ext2.read_bytes()
     done = subprocess.run(
         [

@@ -23,7 +23,10 @@ from hypervisor.settings import Settings
 from tests.hypervisor.kernels import SPIN, kernel
 from tests.needs import need
 
-GRUB = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
+GRUB = {
+    64: "/usr/lib/grub-xen/grub-x86_64-xen.bin",
+    32: "/usr/lib/grub-xen/grub-i386-xen.bin",
+}
 PROMPT = "grub> "
 STEP = 1_000_000
 TO_PROMPT = 60_000_000
@@ -33,10 +36,10 @@ TO_PROMPT = 60_000_000
 class Grub:
     """A machine that boots PV-GRUB, and somebody who types."""
 
-    def __init__(self, memory: int = 32 << 20) -> None:
+    def __init__(self, width: int, memory: int = 32 << 20) -> None:
         self.hv = Hypervisor(Settings(machine_memory=128 << 20))
         self.free = self.hv.frames.free
-        image = parse_image(Path(need(GRUB)).read_bytes(), "grub")
+        image = parse_image(Path(need(GRUB[width])).read_bytes(), "grub")
         self.domain = build_domain(self.hv, image, memory=memory, name="grub", console=Console())
 
     @property
@@ -58,9 +61,9 @@ class Grub:
             self.hv.run(STEP // 100)
 
 
-@pytest.fixture
-def grub() -> Grub:
-    return Grub()
+@pytest.fixture(params=GRUB)
+def grub(request: pytest.FixtureRequest) -> Grub:
+    return Grub(request.param)
 
 
 def test_it_reaches_its_prompt_and_obeys(grub: Grub) -> None:
@@ -86,9 +89,10 @@ def test_it_reaches_its_prompt_and_obeys(grub: Grub) -> None:
     assert audit(grub.hv) == []
 
 
-def test_it_runs_the_same_every_time() -> None:
+@pytest.mark.parametrize("width", GRUB)
+def test_it_runs_the_same_every_time(width: int) -> None:
     def run() -> tuple[int, str]:
-        grub = Grub()
+        grub = Grub(width)
         grub.until(PROMPT)
         return grub.hv.machine.position, grub.screen
 
@@ -110,14 +114,15 @@ def cowbird(*arguments: str, typed: bytes) -> subprocess.CompletedProcess[bytes]
     return subprocess.run(command, input=typed, capture_output=True, timeout=120, check=False)
 
 
-def test_boot_from_the_command_line_with_a_pipe() -> None:
-    done = cowbird("boot", need(GRUB), typed=b"echo hi there\nhalt\n")
+@pytest.mark.parametrize("width", GRUB)
+def test_boot_from_the_command_line_with_a_pipe(width: int) -> None:
+    done = cowbird("boot", need(GRUB[width]), typed=b"echo hi there\nhalt\n")
     assert done.returncode == 0, done.stderr
     assert b"\n\rhi there\n\r" in done.stdout
 
 
 def test_input_that_ends_without_halt() -> None:
-    done = cowbird("boot", need(GRUB), typed=b"echo hi there\n")
+    done = cowbird("boot", need(GRUB[64]), typed=b"echo hi there\n")
     assert done.returncode == 6
     assert b"hi there" in done.stdout
     assert b"waiting for input, which has ended" in done.stderr
@@ -125,10 +130,10 @@ def test_input_that_ends_without_halt() -> None:
 
 def test_a_prompt_on_a_terminal_does_not_spin_the_host() -> None:
     """While nobody types the host's CPU is idle most of the time; then a key is obeyed."""
-    need(GRUB)
+    need(GRUB[64])
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "hypervisor", "boot", GRUB])
+        os.execv(sys.executable, [sys.executable, "-m", "hypervisor", "boot", GRUB[64]])
     shown = b""
     try:
         while not shown.endswith(PROMPT.encode()):
