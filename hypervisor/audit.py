@@ -33,6 +33,7 @@ from hypervisor.abi import (
     L4_LAST_XEN_SLOT,
     DomId,
 )
+from hypervisor.domain import NO_FRAME
 from hypervisor.frames import (
     ALLOCATED,
     FREE,
@@ -141,6 +142,7 @@ def _counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     np.add.at(types, pinned, 1)
     for domain in hv.domains.values():
         held = [*domain.base_tables, domain.shared_info]
+        held += [domain.vcpu_info_frame] if domain.vcpu_info_frame != NO_FRAME else []
         held += [*domain.gdt_frames, *domain.ldt_frames.values()]
         for mfn in (*held, *domain.service_frames):
             refs[mfn] += 1
@@ -205,7 +207,7 @@ def _pae(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violation]:
     """What of the hypervisor a 32-bit guest has mapped: the M2P, read-only, at its place."""
     frames, words = hv.frames, hv.machine.memory.words
     texts = []
-    expected = [hv.paging.xen_slots_pae.get(i, 0) for i in range(L2_FIRST_XEN_SLOT_PAE, ENTRIES)]
+    expected = [hv.paging.top.slots_pae.get(i, 0) for i in range(L2_FIRST_XEN_SLOT_PAE, ENTRIES)]
     for mfn in np.flatnonzero(frames.flags_column & XEN_L2).tolist():
         at = mfn * ENTRIES
         if words[at + L2_FIRST_XEN_SLOT_PAE : at + ENTRIES].tolist() != expected:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from emu import Trap
-from emu.units import MFN, VA
+from emu.units import MA, MFN, VA
 from hypervisor.abi import Width
 from hypervisor.symbols import Symbols
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hypervisor.console import Console
 
 _NULL = VA(0)
+_NOWHERE = MA(0)
 NO_FRAME = MFN(0)
 """Frame 0 is the hypervisor's, so that it can stand for "none"."""
 
@@ -114,6 +115,10 @@ class Domain:
     l3: MFN = NO_FRAME
     """A 32-bit guest's L3 table (NEW_BASEPTR)."""
     shared_info: MFN = NO_FRAME
+    vcpu_info: MA = _NOWHERE
+    """Where its vCPU's part of ``shared_info`` is: there, or where it registered one."""
+    vcpu_info_frame: MFN = NO_FRAME
+    """The frame of one that it registered, which holds a writable reference on it."""
     service_frames: tuple[MFN, ...] = ()
     """Frames that parts of the hypervisor store into for the guest (its XenStore and console
     rings): each holds a writable reference, so that it never becomes a page table."""

@@ -36,7 +36,6 @@ from emu.paging import (
     RFLAGS_TF,
     RFLAGS_VM,
 )
-from emu.units import PAGE_SHIFT
 from hypervisor.abi import Flat32, VmAssist
 from hypervisor.descriptors import RING1_CS, RING1_DS, SegmentFault, unpack_segment
 from hypervisor.domain import Domain
@@ -106,7 +105,7 @@ class Entry32:
             sp, kernel_ss = domain.kernel_sp, domain.kernel_ss
             base = unpack_segment(kernel_ss, self._stack(domain, kernel_ss)).base
             domain.kernel_mode = True
-        mask_at = (domain.shared_info << PAGE_SHIFT) + UPCALL_MASK
+        mask_at = domain.vcpu_info + UPCALL_MASK
         mask = self._memory.bytes[mask_at]
         pushed = flags & _NOT_PUSHED
         if not mask:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from emu.units import PAGE_SHIFT
-from hypervisor.abi import NR_VIRQS, Errno, EvtchnStat, Virq
+from emu.units import MA, PAGE_SHIFT, mfn_of
+from hypervisor.abi import NR_VIRQS, Errno, EvtchnStat, VcpuInfo, Virq, size_of
 from hypervisor.domain import Domain
 from hypervisor.errors import HypervisorError
 from hypervisor.sharedinfo import SHARED, UPCALL_MASK, UPCALL_PENDING
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _PER_VCPU: Final = (Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU)
 
+_INFO_SIZE: Final = size_of(VcpuInfo)
+"""Bytes, at both widths."""
 _EINVAL: Final = -int(Errno.EINVAL)
 _ENOENT: Final = -int(Errno.ENOENT)
 _ENOSPC: Final = -int(Errno.ENOSPC)
@@ -103,8 +105,7 @@ class Events:
 
     def deliverable(self, domain: Domain) -> bool:
         """True if the domain is to be entered at its event callback now."""
-        at = domain.shared_info << PAGE_SHIFT
-        data = self._bytes
+        at, data = domain.vcpu_info, self._bytes
         return (
             data[at + UPCALL_PENDING] != 0
             and data[at + UPCALL_MASK] == 0
@@ -113,13 +114,13 @@ class Events:
 
     def wanted(self, domain: Domain) -> bool:
         """True if an upcall is pending and not masked, whether or not there is a callback."""
-        at = domain.shared_info << PAGE_SHIFT
+        at = domain.vcpu_info
         return self._bytes[at + UPCALL_PENDING] != 0 and self._bytes[at + UPCALL_MASK] == 0
 
     def mask_upcalls(self, domain: Domain, masked: bool) -> None:
         """Set the virtual interrupt flag's opposite."""
-        self._bytes[(domain.shared_info << PAGE_SHIFT) + UPCALL_MASK] = masked
-        self._hv.machine.coherence.wrote(domain.shared_info)
+        self._bytes[domain.vcpu_info + UPCALL_MASK] = masked
+        self._hv.machine.coherence.wrote(mfn_of(domain.vcpu_info))
 
     def raise_port(self, domain: Domain, port: int) -> None:
         """An event arrives at a port: set what is to be set, and wake the domain if it waits."""
@@ -142,17 +143,31 @@ class Events:
         """Set the selector bit of a port's group; if it was clear, the upcall becomes pending."""
         data = self._bytes
         shared = SHARED[domain.width]
-        page = domain.shared_info << PAGE_SHIFT
+        info = domain.vcpu_info
         group = port >> shared.group_shift
-        at, bit = page + shared.selector + (group >> 3), 1 << (group & 7)
+        at, bit = info + shared.selector + (group >> 3), 1 << (group & 7)
         if data[at] & bit:
             return
         data[at] |= bit
-        pending = page + UPCALL_PENDING
+        self._hv.machine.coherence.wrote(mfn_of(info))
+        pending = info + UPCALL_PENDING
         if self._bytes[pending]:
             return
         self._bytes[pending] = 1
         self._hv.scheduler.wake(domain)
+
+    def move_info(self, domain: Domain, info: MA) -> None:
+        """Have the vCPU's part of shared_info at ``info`` from now on: its contents move there.
+
+        Every event counts as pending afterwards, so that none is lost that came meanwhile.
+        """
+        data, size = self._bytes, _INFO_SIZE
+        data[info : info + size] = bytes(data[domain.vcpu_info : domain.vcpu_info + size])
+        domain.vcpu_info = info
+        shared = SHARED[domain.width]
+        data[info + shared.selector : info + shared.selector + shared.word] = b"\xff" * shared.word
+        data[info + UPCALL_PENDING] = 1
+        self._hv.machine.coherence.wrote(mfn_of(info))
 
     def raise_virq(self, domain: Domain, virq: int) -> None:
         """A virtual interrupt; nothing happens if the domain has not bound it."""

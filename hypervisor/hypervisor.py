@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from emu import Machine
 from emu.paging import PTE_A, PTE_NX, PTE_P, PTE_RW, PTE_US
-from emu.units import ENTRIES, MFN, PAGE_SHIFT
+from emu.units import ENTRIES, MA, MFN, PAGE_SHIFT
 from hypervisor.abi import L2_FIRST_XEN_SLOT_PAE, L4_M2P_SLOT, DomId, Width
 from hypervisor.blkback import Disks
 from hypervisor.console import Console
@@ -66,11 +66,9 @@ class Hypervisor:
         self.listeners: list[Listener] = []
         self.on_end: Callable[[Domain], None] | None = None
         """Told of every domain that ends, before anything of it is given back; for a debugger."""
-        self.on_end: Callable[[Domain], None] | None = None
-        """Told of every domain that ends, before anything of it is given back; for a debugger."""
         self.paging.domains = self.domains
-        self.paging.xen_slots = {L4_M2P_SLOT: self._map_m2p()}
-        self.paging.xen_slots_pae = self._map_m2p_pae()
+        self.paging.top.slots = {L4_M2P_SLOT: self._map_m2p()}
+        self.paging.top.slots_pae = self._map_m2p_pae()
         self.events = Events(self)
         self.grants = Grants(self)
         self.traps = Traps(self)
@@ -146,12 +144,6 @@ class Hypervisor:
     def listen(self, listener: Listener) -> None:
         """Have ``listener`` told of everything that happens from now on."""
         self.listeners.append(listener)
-    def unlisten(self, listener: Listener) -> None:
-        """Tell ``listener`` of nothing any more."""
-        self.listeners.remove(listener)
-        if not self.listeners:
-            self.sharing.notify = None
-
         self.sharing.notify = self.emit
 
     def unlisten(self, listener: Listener) -> None:
@@ -203,8 +195,9 @@ class Hypervisor:
         words[l2 * ENTRIES] = l1 << PAGE_SHIFT | _TABLE
         domain.window, domain.window_l2, domain.window_l1 = l3, l2, l1
         for mfn in l4:
-            self.paging.hidden_table(mfn, domain)
+            self.paging.top.hide(mfn, domain)
         domain.shared_info = shared_info
+        domain.vcpu_info = MA(shared_info << PAGE_SHIFT)
         self.frames.owner[shared_info] = domain.id
         self.frames.flags[shared_info] = XEN_HEAP
         # The hypervisor stores into it by machine address, so it must never be a page table or a
@@ -242,8 +235,6 @@ class Hypervisor:
         return self._console_rings.get(domain.id)
 
     def end(self, domain: Domain, how: Exit) -> None:
-        if self.on_end is not None:
-            self.on_end(domain)
         """A domain is over: it never runs again, and its frames are given back."""
         if domain.exit is not None:
             return
@@ -297,6 +288,9 @@ class Hypervisor:
                 frames.release(table)
             else:
                 paging.put_table(table, domain)
+        if domain.vcpu_info_frame != NO_FRAME:
+            paging.put_table(domain.vcpu_info_frame, domain)
+            domain.vcpu_info_frame = NO_FRAME
         for mfn in domain.service_frames:
             paging.put_table(mfn, domain)
         domain.service_frames = ()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from emu import Ending
 from emu.errors import MachineError
-from emu.units import PAGE_SHIFT
+from emu.units import PAGE_SHIFT, mfn_of
 from hypervisor.abi import Errno, Pvclock, RunState, Shutdown, Virq
 from hypervisor.domain import Domain, Exit, State
 from hypervisor.errors import GuestFault, HypervisorError
@@ -125,8 +125,7 @@ class Scheduler:
             return
         self._refreshed[domain.id] = now
         data = self._machine.memory.bytes
-        base = domain.shared_info << PAGE_SHIFT
-        at = base + TIME
+        at = domain.vcpu_info + TIME
         version = int.from_bytes(data[at : at + 4], "little")
         version = (version + 2) & 0xFFFF_FFFE
         info = _TIME_INFO.pack(version, 0, now, now, _MULTIPLIER, _SHIFT, Pvclock.TSC_STABLE_BIT)
@@ -135,9 +134,10 @@ class Scheduler:
         if area is not None:
             self._copy_time(domain, area, info)
         if last is None:
-            at = base + SHARED[domain.width].wall
+            at = (domain.shared_info << PAGE_SHIFT) + SHARED[domain.width].wall
             data[at : at + _WALL_INFO.size] = _WALL_INFO.pack(2, WALL_CLOCK, 0)
-        self._machine.coherence.wrote(domain.shared_info)
+            self._machine.coherence.wrote(domain.shared_info)
+        self._machine.coherence.wrote(mfn_of(domain.vcpu_info))
 
     def _copy_time(self, domain: Domain, area: int, info: bytes) -> None:
         kernel_mode, domain.kernel_mode = domain.kernel_mode, True
@@ -147,6 +147,11 @@ class Scheduler:
             pass  # the guest has unmapped it: its loss
         finally:
             domain.kernel_mode = kernel_mode
+
+    def refresh_time(self, domain: Domain) -> None:
+        """Write the time anew, into a ``vcpu_info`` that just moved."""
+        self._refreshed.pop(domain.id, None)
+        self._write_time(domain)
 
     def register_time_area(self, domain: Domain, area: int) -> None:
         """Keep a second copy of the time at the domain's linear address ``area``."""

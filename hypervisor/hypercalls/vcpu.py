@@ -5,20 +5,24 @@ Source: vcpu.h.
 
 from typing import TYPE_CHECKING, Final
 
+from emu.units import MA, MFN, PAGE_SHIFT, PAGE_SIZE
 from hypervisor.abi import (
     Errno,
     Hypercall,
     Shutdown,
     VcpuGuestContext,
+    VcpuInfo,
     VcpuOp,
     VcpuRegisterRunstateMemoryArea,
     VcpuRegisterTimeMemoryArea,
+    VcpuRegisterVcpuInfo,
     VcpuSetPeriodicTimer,
     VcpuSetSingleshotTimer,
     VcpuTimeInfo,
     size_of,
 )
-from hypervisor.domain import Domain
+from hypervisor.domain import NO_FRAME, Domain
+from hypervisor.frames import PageType
 from hypervisor.hypercalls.registry import hypercall
 from hypervisor.scheduler import deadline_of
 
@@ -35,8 +39,7 @@ _EINVAL: Final = -int(Errno.EINVAL)
 def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument: int) -> int:
     """Answer one VCPUOP_*; there is only vCPU 0.
 
-    ``register_vcpu_info`` and ``send_nmi`` answer -ENOSYS: a vCPU's information stays in
-    shared_info, and there are no NMIs.
+    ``send_nmi`` answers -ENOSYS: there are no NMIs.
     """
     command &= 0xFFFF_FFFF
     if vcpu & 0xFFFF_FFFF:
@@ -79,9 +82,30 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
         guest.write(domain, area, guest.read(domain, area, size_of(VcpuTimeInfo)))
         scheduler.register_time_area(domain, area)
         return 0
+    if command == VcpuOp.register_vcpu_info:
+        return _register_info(hv, domain, argument)
     if command == VcpuOp.get_physid:
         return _EINVAL
     return -int(Errno.ENOSYS)
+
+
+def _register_info(hv: "Hypervisor", domain: Domain, argument: int) -> int:
+    """Move the vCPU's part of shared_info into a page of the guest's; once, and for good."""
+    order = hv.guest.record(domain, VcpuRegisterVcpuInfo, argument)
+    if order.offset > PAGE_SIZE - size_of(VcpuInfo) or order.offset % (domain.width // 8):
+        return -int(Errno.ENXIO)
+    if domain.vcpu_info_frame != NO_FRAME:
+        return _EINVAL
+    if not hv.paging.get_owned(order.mfn, domain):
+        return _EINVAL
+    mfn = MFN(order.mfn)
+    if hv.paging.get_type(mfn, PageType.WRITABLE, domain):
+        hv.paging.put_ref(mfn)
+        return _EINVAL
+    domain.vcpu_info_frame = mfn
+    hv.events.move_info(domain, MA((mfn << PAGE_SHIFT) + order.offset))
+    hv.scheduler.refresh_time(domain)
+    return 0
 
 
 def _singleshot(hv: "Hypervisor", domain: Domain, argument: int) -> int:
