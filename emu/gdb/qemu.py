@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from emu.debug.qemu import info_mem, info_tlb
-from emu.gdb.args import PacketError, hex_bytes, number
+from emu.gdb.args import ESRCH, PacketError, hex_bytes, number
 from emu.gdb.registry import packet
 from emu.gdb.session import Ending, Session
-from emu.gdb.target import TargetEnds, TargetError
+from emu.gdb.target import TargetEnds, TargetError, ThreadId
 from emu.paging import RFLAGS, PagingMode
 from emu.walk import Controls, TableMemory
 
@@ -100,7 +100,8 @@ def _targets_own(session: Session, line: str) -> str:
     if not line:
         line = "help"
     before = session.target.epoch()
-    process = session.selected().process if session.threads() else 0
+    thread = session.looked_at()
+    process = 0 if thread is None else thread.process
     with session.link.watching():
         try:
             text = session.target.monitor(process, line)
@@ -121,8 +122,15 @@ def _why(session: Session) -> str:
     return session.refusal
 
 
+def _selected(session: Session) -> ThreadId:
+    thread = session.looked_at()
+    if thread is None:
+        raise PacketError("nothing is left", ESRCH)
+    return thread
+
+
 def _info_registers(session: Session) -> str:
-    thread = session.selected()
+    thread = _selected(session)
     values = session.target.registers(thread)
     wide = session.real_width(thread) == 64
     digits = 16 if wide else 8
@@ -161,7 +169,7 @@ def _info_registers(session: Session) -> str:
 
 
 def _tables(session: Session, lines: Callable[[TableMemory, int, Controls], Iterator[str]]) -> str:
-    space = session.target.address_space(session.selected())
+    space = session.target.address_space(_selected(session))
     if space.controls.mode is PagingMode.OFF:
         return "PG disabled"
     return "\n".join(lines(space.memory, space.cr3, space.controls))

@@ -127,6 +127,8 @@ def transfer(session: Session, rest: bytes) -> bytes:
     if document is None:
         return b""
     offset, length = two_numbers(fields[3])
+    if fields[0] == b"threads" and not offset:
+        session.selection.listed(session.general, [item.id for item in session.threads()])
     whole = document(session, fields[2])
     # Every byte may have to be escaped.
     part = whole[offset : offset + min(length, MAX_BODY // 2 - 8)]

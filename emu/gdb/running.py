@@ -246,7 +246,7 @@ def select(session: Session, rest: bytes) -> bytes:
 @packet("T")
 def is_alive(session: Session, rest: bytes) -> bytes:
     """Whether a thread is still there."""
-    session.resolve(thread_id(rest))
+    session.selection.named(session.resolve(thread_id(rest)))
     return b"OK"
 
 

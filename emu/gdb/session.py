@@ -24,6 +24,7 @@ from emu.gdb.files import Files
 from emu.gdb.packets import MAX_BODY
 from emu.gdb.registers import Register, registers, standard
 from emu.gdb.registry import find
+from emu.gdb.selection import Selection
 from emu.gdb.target import (
     Cause,
     StopKind,
@@ -95,6 +96,7 @@ class Session:
         self.refusal = "nothing was refused so far"
         first = self.threads()
         self.general: ThreadId | None = first[0].id if first else None
+        self.selection = Selection(self.general)
         self.control: ThreadArg | None = None
         self.last: bytes | None = None
 
@@ -181,6 +183,14 @@ class Session:
         told = self.widths.get(thread.process)
         return registers(told) if told else standard(self.real_width(thread))
 
+    def looked_at(self) -> ThreadId | None:
+        """The thread that a person has selected, for ``monitor``; any that is left if it ended."""
+        there = [item.id for item in self.threads()]
+        for wanted in (self.selection.chosen, self.general):
+            if wanted in there:
+                return wanted
+        return there[0] if there else None
+
     def real_width(self, thread: ThreadId) -> int:
         """Width of the code that a thread runs, 32 or 64."""
         return next((t.width for t in self.target.threads() if t.id == thread), 64)
@@ -197,7 +207,10 @@ class Session:
         if self.physical:
             data = self.target.read_physical(address, length)
         else:
-            data = self.target.read(self.selected().process, address, length)
+            thread = self.selected()
+            data = self.target.read(thread.process, address, length)
+            if length == 1 and self.target.registers(thread).get("rip") == address:
+                self.selection.looked(thread)
         if length and not data:
             raise PacketError(f"nothing can be read at {address:#x}", EFAULT)
         return data
@@ -232,6 +245,7 @@ class Session:
         if thread is None or all(item.id != thread for item in threads):
             thread = threads[0].id
         self.general = thread
+        self.selection.stopped(thread)
         text = f"T{_SIGNALS.get(report.cause, SIGTRAP):02x}"
         needs, reason = _REASONS.get(report.cause, ("", ""))
         if reason and (not needs or needs in self.client):

@@ -440,8 +440,57 @@ def test_k_has_no_reply(talk: Talk) -> None:
 # -- monitor and files
 
 
-def test_monitor_is_the_targets_on_the_selected_process(talk: Talk) -> None:
+def selected(talk: Talk) -> str:
+    talk.console = ""
+    talk(f"qRcmd,{hexed('x')}")
+    return talk.console.strip()
+
+
+def show(talk: Talk) -> None:
+    """gdb prints the frame of the thread that ``Hg`` named (all of them are at ``CODE``)."""
+    for _ in range(2):
+        talk(f"m{CODE:x},1")
+
+
+def test_monitor_follows_what_gdb_shows_and_not_what_it_does(talk: Talk) -> None:
+    talk("?")
+    talk("qXfer:threads:read::0,1000")
+    show(talk)
     talk("Hgp2.1")
+    talk("qSymbol::")
+    assert selected(talk) == "x on 1"
+    show(talk)  # inferior 2
+    assert selected(talk) == "x on 2"
+    talk("Hgp1.1")
+    talk("m18000,40")
+    talk(f"Z0,{CODE + 1:x},1")
+    assert selected(talk) == "x on 2"
+    talk("vCont;c:p1.-1")
+    talk("qXfer:threads:read::0,1000")
+    talk("Hgp2.1")
+    assert selected(talk) == "x on 1"
+
+
+def test_listing_threads_selects_none(talk: Talk) -> None:
+    talk("?")
+    talk("qXfer:threads:read::0,1000")  # what follows every stop
+    show(talk)
+    for _ in range(3):
+        talk("Hgp1.1")
+        talk("qXfer:threads:read::0,1000")
+        show(talk)
+        talk("Hgp2.1")
+        show(talk)
+        assert selected(talk) == "x on 1"
+    show(talk)  # inferior 2, which is what Hg says already
+    assert selected(talk) == "x on 2"
+    talk("Hgp1.1")
+    show(talk)
+    assert selected(talk) == "x on 1"
+
+
+def test_monitor_is_the_targets_on_the_selected_process(talk: Talk) -> None:
+    talk("Tp2.1")  # "thread 2.1"
     assert talk(f"qRcmd,{hexed('walk 0x1000')}") == "OK"
     assert talk.console == "walk 0x1000 on 2\n"
     talk(f"qRcmd,{hexed('fail')}")

@@ -1,0 +1,333 @@
+"""The debugger as gdb sees it: each domain is a process with one thread, its vCPU.
+
+An adapter from ``emu.gdb.Target`` onto ``Debugger``, which owns every mechanism; here are only the
+translations between the two, and what gdb expects of a process that a domain does not have:
+
+- A domain that crashes stays for a moment: gdb is shown a signal where it crashed, with all its
+  registers and memory, and is told of its end when it lets it go on.
+- A domain that gdb kills is frozen for good: the hypervisor could not take a destroyed one back
+  when time goes backward. It is no longer listed.
+- A domain is resumed alone or with others (``vCont``): those that are not named are frozen.
+- A 32-bit guest sees CR3 as its own four-entry table, and EFER without long mode; what lies above
+  is the hypervisor's.
+
+``serve`` is the way in for ``cowbird debug -s``.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from emu.gdb import GdbServer, parse_address
+from emu.gdb.address import Address
+from emu.gdb.args import EFAULT
+from emu.gdb.registers import values
+from emu.gdb.target import (
+    AddressSpace,
+    Cause,
+    Executable,
+    Resume,
+    StopKind,
+    StopReport,
+    TargetEnds,
+    TargetError,
+    Thread,
+    ThreadId,
+)
+from emu.paging import EFER
+from emu.units import PAGE_SHIFT
+from emu.walk import PV_CONTROLS
+from hypervisor.debug.commands import Quit
+from hypervisor.debug.debugger import Debugger
+from hypervisor.debug.model import DebugError, Stop, StopReason, WatchKind
+from hypervisor.domain import Domain
+
+log: Final = logging.getLogger("rsp")
+
+Execute = Callable[[str, int], str]
+"""Runs one command line on a domain (its id, 0 if none is left); ``DebugError``, ``Quit`` rise."""
+
+_CAUSES: Final = {
+    StopReason.BREAKPOINT: Cause.BREAKPOINT,
+    StopReason.HWBREAK: Cause.HARDWARE,
+    StopReason.WATCH: Cause.WRITE,
+    StopReason.RWATCH: Cause.READ,
+    StopReason.AWATCH: Cause.ACCESS,
+    StopReason.STEP: Cause.STEP,
+    StopReason.CATCH: Cause.CATCH,
+    StopReason.INTERRUPT: Cause.INTERRUPT,
+    StopReason.START_OF_HISTORY: Cause.HISTORY_BEGIN,
+    StopReason.END_OF_RECORDING: Cause.HISTORY_END,
+    StopReason.EXITED: Cause.EXITED,
+    StopReason.CRASHED: Cause.CRASH,
+    StopReason.FINISHED: Cause.IDLE,
+    StopReason.LIMIT: Cause.INTERRUPT,
+    StopReason.ERROR: Cause.INTERRUPT,
+}
+_WATCHES: Final[dict[StopKind, WatchKind]] = {
+    StopKind.WRITE: "write",
+    StopKind.READ: "read",
+    StopKind.ACCESS: "access",
+}
+_LONG_MODE: Final = EFER.mask("LME", "LMA")
+
+
+class GdbTarget:
+    """``debugger``'s domains for gdb. ``execute`` runs what is behind ``monitor``."""
+
+    reversible = True
+
+    def __init__(self, debugger: Debugger, execute: Execute) -> None:
+        self._debugger = debugger
+        self._execute = execute
+        self._interrupted = False
+        self._crashed: int | None = None
+        """The domain whose crash was shown, and whose end was not yet."""
+        self._killed: set[int] = set()
+        self._moves = 0
+        self._breakpoints: dict[int, tuple[int, int]] = {}
+        """Of gdb's breakpoints for execution, by number: domain and address."""
+
+    # -- domains ---------------------------------------------------------------------------
+
+    def _domains(self) -> list[Domain]:
+        return [
+            domain
+            for domain in self._debugger.hv.domains.values()
+            if (domain.exit is None or domain.id == self._crashed) and domain.id not in self._killed
+        ]
+
+    def threads(self) -> Sequence[Thread]:
+        """A thread for each domain that lives, by its label, and what it does."""
+        current = self._debugger.current
+        return [
+            Thread(ThreadId(domain.id), domain.label, _state(domain, current), domain.width)
+            for domain in self._domains()
+        ]
+
+    def _domain(self, process: int) -> Domain:
+        domain = self._debugger.hv.domains.get(process)
+        if domain is None:
+            raise TargetError(f"there is no domain {process}")
+        return domain
+
+    def executable(self, process: int) -> Executable | None:
+        """The ELF file that the domain was built from."""
+        domain = self._domain(process)
+        elf = domain.symbols.elf
+        return Executable(f"{domain.name}.elf", elf) if elf else None
+
+    # -- state -----------------------------------------------------------------------------
+
+    def registers(self, thread: ThreadId) -> dict[str, int]:
+        """All registers, as the guest would have them."""
+        try:
+            found = values(self._debugger.registers(thread.process))
+        except DebugError as error:
+            raise TargetError(str(error)) from error
+        domain = self._domain(thread.process)
+        if domain.width == 32:
+            found["cr3"] = domain.l3 << PAGE_SHIFT
+            found["efer"] &= ~_LONG_MODE
+        return found
+
+    def set_register(self, thread: ThreadId, name: str, value: int) -> None:
+        """Write a register that a debugger may set."""
+        try:
+            self._debugger.set_register(thread.process, name, value)
+        except DebugError as error:
+            raise TargetError(str(error)) from error
+
+    def read(self, process: int, address: int, length: int) -> bytes:
+        """Virtual memory, without any side effect."""
+        try:
+            return self._debugger.read(process, address, length)
+        except DebugError as error:
+            raise TargetError(str(error), EFAULT) from error
+
+    def write(self, process: int, address: int, data: bytes) -> None:
+        """Virtual memory that is the domain's alone; ``Debugger.write`` decides."""
+        try:
+            self._debugger.write(process, address, data)
+        except DebugError as error:
+            raise TargetError(str(error), EFAULT) from error
+
+    def read_physical(self, address: int, length: int) -> bytes:
+        """Machine memory."""
+        return self._debugger.read_physical(address, length)
+
+    def write_physical(self, address: int, data: bytes) -> None:
+        """Refused: by machine address a write could reach a page table or a shared frame."""
+        raise TargetError(
+            f"machine address {address:#x}: only virtual addresses are written", EFAULT
+        )
+
+    def address_space(self, thread: ThreadId) -> AddressSpace:
+        """The tables by which the MMU translates for the domain, in the mode it is in."""
+        hv = self._debugger.hv
+        table = self._debugger.state.table(self._domain(thread.process))
+        return AddressSpace(hv.machine.memory, table << PAGE_SHIFT, PV_CONTROLS)
+
+    # -- stops -----------------------------------------------------------------------------
+
+    def insert(self, process: int, kind: StopKind, address: int, length: int) -> int:
+        """A breakpoint where something is mapped now, or a watchpoint."""
+        debugger = self._debugger
+        try:
+            if len(debugger.read(process, address, length)) < length:
+                raise TargetError(f"nothing is mapped at {address:#x}", EFAULT)
+            if kind in _WATCHES:
+                return debugger.add_watchpoint(process, address, length, _WATCHES[kind])
+            hardware = kind is StopKind.HARDWARE
+            number = debugger.add_breakpoint(process, address, hardware=hardware)
+        except DebugError as error:
+            raise TargetError(str(error)) from error
+        self._breakpoints[number] = (process, address)
+        return number
+
+    def remove(self, number: int) -> None:
+        """Take it away again."""
+        self._breakpoints.pop(number, None)
+        try:
+            self._debugger.remove(number)
+        except DebugError as error:
+            raise TargetError(str(error)) from error
+
+    # -- running ---------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """Come back from ``resume`` soon."""
+        self._interrupted = True
+        self._debugger.interrupt()
+
+    def resume(self, how: Resume) -> StopReport:
+        """Run as gdb says, until there is something to tell it."""
+        self._interrupted = False
+        if self._crashed is not None:
+            crashed, self._crashed = self._crashed, None
+            if not how.backward:
+                return StopReport(Cause.KILLED, ThreadId(crashed))
+        try:
+            while True:
+                report = self._report(self._run(how))
+                # An interrupt that came when its run was over already is meant for nothing.
+                if report.cause is not Cause.INTERRUPT or self._interrupted or report.text:
+                    return report
+        except DebugError as error:
+            raise TargetError(str(error)) from error
+
+    def _run(self, how: Resume) -> Stop:
+        debugger = self._debugger
+        if how.backward:
+            if how.stepping is not None:
+                return debugger.reverse_step(how.stepping.process)
+            return debugger.reverse_cont()
+        only = how.running
+        if self._killed:
+            only = (only or frozenset(debugger.hv.domains)) - self._killed
+        if how.stepping is None:
+            return debugger.cont(only)
+        debugger.allow(only)
+        stop = debugger.step(how.stepping.process)
+        while how.range is not None and stop.reason is StopReason.STEP:
+            pc = debugger.registers(how.stepping.process).rip
+            here = (how.stepping.process, pc)
+            if not how.range[0] <= pc < how.range[1]:
+                break
+            if here in self._breakpoints.values():
+                return Stop(StopReason.BREAKPOINT, here[0], stop.position)
+            stop = debugger.step(how.stepping.process)
+        return stop
+
+    def _report(self, stop: Stop) -> StopReport:
+        cause = _CAUSES[stop.reason]
+        thread = None if stop.domain is None else ThreadId(stop.domain)
+        domain = self._debugger.hv.domains.get(stop.domain or 0)
+        status = 0
+        text = ""
+        if cause is Cause.CRASH:
+            text = stop.text
+            if domain is None:
+                cause = Cause.KILLED
+            else:
+                self._crashed = domain.id
+        elif cause is Cause.EXITED:
+            status = 0 if domain is None or domain.exit is None else domain.exit.code
+            text = f"domain {stop.domain}: {stop.text}"
+        elif cause is Cause.CATCH and stop.event is not None:
+            text = f"catch {stop.number}: {_event_text(stop)}"
+        elif cause is Cause.IDLE:
+            text = "nothing can run: every domain that may waits for an event"
+        elif stop.reason in (StopReason.LIMIT, StopReason.ERROR):
+            text = stop.text or stop.reason.value
+        return StopReport(cause, thread, stop.address, status, text)
+
+    def kill(self, process: int) -> None:
+        """Freeze a domain for good, and list it no more."""
+        self._killed.add(self._domain(process).id)
+
+    # -- monitor ---------------------------------------------------------------------------
+
+    def monitor(self, process: int, line: str) -> str:
+        """One command of the debugger's prompt, on the selected domain."""
+        before = self._fingerprint()
+        try:
+            return self._execute(line, process)
+        except DebugError as error:
+            raise TargetError(str(error)) from error
+        except Quit as error:
+            raise TargetEnds from error
+        finally:
+            if self._fingerprint() != before:
+                self._moves += 1
+                self._crashed = None
+
+    def _fingerprint(self) -> tuple[int, tuple[tuple[int, dict[str, int]], ...]]:
+        """Changes when a command moved the machine or changed registers."""
+        states = tuple((d.id, self.registers(ThreadId(d.id))) for d in self._domains())
+        return self._debugger.position, states
+
+    def epoch(self) -> int:
+        """How often a command changed what gdb may have read before."""
+        return self._moves
+
+
+def _state(domain: Domain, current: int | None) -> str:
+    mode = "kernel" if domain.kernel_mode else "user"
+    if domain.exit is not None:
+        return f"crashed in {mode} mode"
+    if domain.id == current:
+        return f"running, {mode} mode"
+    return f"{domain.state.value}, {mode} mode"
+
+
+def _event_text(stop: Stop) -> str:
+    event = stop.event
+    if event is None:
+        return ""
+    details = " ".join(
+        f"{name}={value:#x}" if isinstance(value, int) else f"{name}={value}"
+        for name, value in event.details.items()
+    )
+    return f"{event.kind} {details}".rstrip()
+
+
+def serve(
+    debugger: Debugger,
+    execute: Execute,
+    address: str,
+    *,
+    frozen: bool = True,
+    announce: Callable[[Address], None] | None = None,
+) -> None:
+    """Serve gdb at ``address`` until there is nothing left to debug.
+
+    ``frozen``: nothing runs before gdb says so. ``announce`` is told where, once gdb can connect.
+    Ctrl-C (``KeyboardInterrupt``) ends it like any other call.
+
+    Raises:
+        AddressError: it is no address, not of this computer, or in use.
+    """
+    GdbServer(
+        GdbTarget(debugger, execute), parse_address(address), frozen=frozen, announce=announce
+    ).serve()

@@ -1,0 +1,292 @@
+"""Sessions with the real gdb: what its users do, through faults, shares and domains."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.hypervisor.real_gdb import Served, mark, part
+from tests.needs import need
+
+POINTS = """\
+// cowbird: description = for a debugger
+// cowbird: environments = pv64
+#include "cowbird.h"
+
+struct point { int x, y; };
+static struct point corner = { 1, 2 };
+volatile int counter;
+
+static __attribute__((noinline)) int add(struct point *p, int by)
+{
+    p->x += by;
+    counter++;
+    return p->x + p->y;
+}
+
+int main(void)
+{
+    int sum = 0;
+    for (int i = 0; i < 5; i++)
+        sum += add(&corner, i);
+    ktap_plan(1);
+    ok(sum == 35, "sum");
+    return 0;
+}
+"""
+
+
+def test_break_step_and_look(tmp_path: Path) -> None:
+    with Served("share", address=f"unix:{tmp_path}/gdb") as served:
+        out = served.gdb(
+            mark("start"), "info registers rip cr0 cr3 efer eflags", "x/2i $pc",
+            mark("break"), "break main", "continue", "bt",
+            mark("step"), "stepi", "bt", "finish",
+            mark("memory"), "x/4xb $pc", "print/x *(long*)$rsp", "x/4x 0x1000",
+            mark("write"), "set var *(long*)&cow_copies = 77", "print *(long*)&cow_copies",
+            "set var $rbx = 0x1234", "print/x $rbx", "set var $cr8 = 3", "monitor why",
+            mark("run"), "delete", "continue",
+        )  # fmt: skip
+        code, output, _ = served.end()
+    start = part(out, "start")
+    assert re.search(r"rip +0xffffffff80000000 .*<_start>", start)
+    assert re.search(r"cr0 +0x\w+ +\[ PE MP.* ET NE WP AM PG \]", start)
+    assert re.search(r"cr3 +0x(\w+)000 +\[ MFN=\d+ \]", start)
+    assert re.search(r"efer +0x\w+ +\[ SCE LME LMA NXE \]", start)
+    assert "<_start>:\tcld" in start
+    found = part(out, "break")
+    assert "Breakpoint 1, main () at" in found
+    assert "share.asm" in found  # source lines of an assembly guest
+    step = part(out, "step")
+    assert "find_pages ()" in step
+    assert re.search(r"#1 +0x\w+ in main \(\)", step)
+    assert "Run till exit" in step or "main () at" in step
+    assert "Cannot access memory at address 0x1000" in part(out, "memory")
+    write = part(out, "write")
+    assert "= 77" in write
+    assert "= 0x1234" in write
+    assert "Could not write register" in write
+    assert "cr8 cannot be set" in write
+    assert "exited normally" in part(out, "run")
+    assert code == 0
+    assert "ok 4 contents after writing" in output or "not ok" in output
+
+
+def test_into_and_out_of_a_copy_on_write_fault() -> None:
+    """Stop at the faulting store, follow it into the handler, watch the copy, and come back."""
+    with Served("share") as served:
+        out = served.gdb(
+            mark("fault"), "break copy_on_write", "continue", "bt 1", "print/x $cr2",
+            "monitor walk $cr2",
+            mark("handler"), "set var $fault = $cr2", "set var $copies = *(long*)&cow_copies",
+            "x/1gx $fault & ~0xfff",
+            "delete", "finish", "print *(long*)&cow_copies - $copies",
+            mark("after"), "print/x $fault", "monitor walk $cr2",
+            mark("out"), "break trap_return", "continue", "delete",
+            # The instruction behind the bounce frame's iret, or its hypercall, is the store again.
+            "stepi 30", "x/i $pc",
+        )  # fmt: skip
+    fault = part(out, "fault")
+    assert "copy_on_write" in fault
+    assert "shared" in fault.lower() or "COW" in fault
+    after = part(out, "after")
+    assert re.search(r"L1\[.*\bRW\b", after), after
+    assert "$1 = 1" in part(out, "handler") or "= 1\n" in part(out, "handler")
+
+
+def test_a_c_guest_by_its_dwarf(tmp_path: Path) -> None:
+    need("gcc")
+    source = tmp_path / "points.c"
+    source.write_text(POINTS)
+    with Served(str(source)) as served:
+        out = served.gdb(
+            mark("break"), "break add", "continue", "bt", "list", "print *p",
+            mark("finish"), "finish",
+            mark("watch"), "delete", "watch counter", "continue", "info watchpoints",
+            mark("next"), "delete", "next", "next", "info source",
+            mark("back"), "print counter",
+        )  # fmt: skip
+    found = part(out, "break")
+    assert re.search(r"Breakpoint 1, add \(.*p=0x\w+ <corner>\) at .*points.c:11", found)
+    assert re.search(r"#1 .* in main \(\) at .*points.c:20", found)
+    assert "static struct point corner = { 1, 2 };" in found
+    assert "{x = 1, y = 2}" in found
+    assert "Value returned is $2 = 3" in part(out, "finish")
+    watch = part(out, "watch")
+    assert "Hardware watchpoint" in watch
+    assert "Old value = 1\nNew value = 2\n" in watch
+    assert "points.c:13" in watch
+    assert "breakpoint already hit 1 time" in watch
+    assert "Current source file is" in part(out, "next")
+
+
+def test_two_domains_at_once() -> None:
+    with Served("share", "hello") as served:
+        out = served.gdb(
+            mark("list"), "info inferiors", "info threads",
+            mark("one"), "break main", "continue",
+            mark("two"), "inferior 2", "info registers rip", "print $cr0",
+            "unset tdesc filename", "info registers cr0", "x/i $pc",
+            mark("alone"), "continue",
+            mark("frozen"), "inferior 1", "x/i $pc", "stepi", "info threads",
+            mark("all"), "set schedule-multiple on", "delete", "continue", "inferior 1", "continue",
+            extended=True,
+        )  # fmt: skip
+    listed = part(out, "list")
+    assert re.search(r"1 +process 1 .*share.elf", listed)
+    assert re.search(r"2 +process 2 .*hello.elf", listed)
+    assert re.search(r'1.1 +Thread 1.1 "d1 share" \(running, kernel mode\)', listed)
+    assert re.search(r'2.1 +Thread 2.1 "d2 hello" \(runnable, kernel mode\) _start', listed)
+    assert 'Thread 1.1 "d1 share" hit Breakpoint 1' in part(out, "one")
+    two = part(out, "two")
+    assert re.search(r"rip .*<_start>", two)  # it did not move while only d1 ran
+    assert re.search(r"cr0 .*\[ PE", two)
+    alone = part(out, "alone")
+    assert 'Thread 2.1 "d2 hello" hit Breakpoint 1' in alone
+    frozen = part(out, "frozen")
+    assert "<main>:\tcall" in frozen
+    ends = part(out, "all")
+    assert "[Inferior 1 (process 1) exited normally]" in ends
+    assert "[Inferior 2 (process 2) exited normally]" in ends
+
+
+def test_monitor_acts_on_the_selected_domain() -> None:
+    with Served("share", "hello") as served:
+        out = served.gdb(
+            mark("help"), "monitor help",
+            mark("one"), "info threads", "monitor info registers", "monitor domains",
+            mark("two"), "inferior 2", "monitor domains",
+            mark("mem"), "monitor info mem",
+            mark("tlb"), "monitor info tlb",
+            mark("bad"), "monitor nonsense", "monitor walk", "monitor frame 0xfffffffff",
+            mark("why"), "set var *(char*)0 = 1", "monitor why",
+            mark("moved"), "monitor stepi", "monitor set $rbx = 5",
+            extended=True,
+        )  # fmt: skip
+    assert "reverse-continue" in part(out, "help")
+    assert re.search(r"^RIP=ffffffff80000000 RFL=", part(out, "one"), re.M)
+    assert re.search(r"^\* +d1", part(out, "one"), re.M)
+    assert re.search(r"^\* +d2", part(out, "two"), re.M)
+    mem = part(out, "mem").splitlines()
+    assert all(re.fullmatch(r"\w{16}-\w{16} \w{16} [u-]r[w-]", line) for line in mem if line)
+    assert re.search(r"^ffffffff80000000: \w{16} [-XGPDACTUW]{9}$", part(out, "tlb"), re.M)
+    assert "no such command" in part(out, "bad")
+    assert "nothing is mapped" in part(out, "why")
+    assert "flush register-cache" in part(out, "moved")
+
+
+def test_page_table_commands_made_for_qemu() -> None:
+    """What gef and pwndbg do to walk tables: find QEMU, go physical, follow CR3, come back."""
+    walk = [
+        "maintenance packet Qqemu.sstepbits",
+        "maintenance packet qOffsets",
+        "maintenance packet qqemu.PhyMemMode",
+        "maintenance packet Qqemu.PhyMemMode:1",
+        "maintenance packet qqemu.PhyMemMode",
+        "set var $va = (unsigned long)$pc",
+        "set var $entry = (unsigned long)$cr3",
+    ]
+    for shift in (39, 30, 21, 12):
+        walk += [
+            f"set var $slot = ($entry & 0xfffffff000) + (($va >> {shift}) & 0x1ff) * 8",
+            "set var $entry = *(unsigned long*)$slot",
+        ]
+    walk += [
+        "x/2i ($entry & 0xfffffff000) + ($va & 0xfff)",
+        "maintenance packet Qqemu.PhyMemMode:0",
+        mark("virtual"),
+        "x/2i $va",
+    ]
+    with Served("hello") as served:
+        out = served.gdb("set var $x = 1", mark("walk"), *walk)
+    found = part(out, "walk")
+    assert "ENABLE=1" in found
+    assert 'received: ""' in found
+    physical = re.findall(r":\t(.*)", found)
+    virtual = re.findall(r":\t(.*)", part(out, "virtual"))
+    assert len(physical) == 2
+    assert physical[0] == virtual[0] == "cld"
+
+
+def test_ctrl_c_and_leaving(tmp_path: Path) -> None:
+    spin = tmp_path / "spin.asm"
+    spin.write_text('.include "lib/kernel.inc"\n.text\nmain:\n  inc rbx\n  jmp main\n')
+    with Served(str(spin)) as served:
+        out = served.gdb(
+            # The signal arrives while gdb waits for the stop: the same as a person's Ctrl-C.
+            "python import threading, os, signal",
+            "python threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()",
+            mark("run"), "continue",
+            mark("stopped"), "print $rbx > 0", "x/i $pc",
+            mark("detach"), "detach",
+        )  # fmt: skip
+        assert "received signal SIGINT" in part(out, "run")
+        assert "$1 = 1" in part(out, "stopped")
+        # It goes on without gdb; the next one stops it again.
+        again = served.gdb(mark("again"), "x/i $pc", "kill")
+        assert "main" in part(again, "again")
+        code, _, _ = served.end()
+    assert code == 0
+
+
+def test_it_runs_before_gdb_comes_unless_told(tmp_path: Path) -> None:
+    with Served("share", "hello", stopped=False) as served:
+        code, output, _ = served.end()  # both end before anybody connects
+    assert code == 0
+    assert "d1 share | ok 4" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_server(number: signal.Signals, tmp_path: Path) -> None:
+    path = tmp_path / "gdb"
+    with Served("hello", address=f"unix:{path}") as served:
+        os.kill(served.process.pid, number)
+        code, _, errors = served.end()
+    assert code == 128 + number
+    assert "Traceback" not in errors
+    assert not path.exists()
+
+
+def test_addresses_that_gdb_cannot_be_served_at(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    for address, what in (
+        ("tcp:0.0.0.0:1234", "other computers"),
+        ("stdio", "neither"),
+        (f"unix:{tmp_path}/no/such/place", "No such file"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "hypervisor", "debug", "hello", "--gdb", address],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 2, done
+        assert what in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_cannot_be_written_is_refused() -> None:
+    """A shared page, a page table: refused, with the reason; nobody sees a change."""
+    with Served("share", "--domains", "2") as served:
+        out = served.gdb(
+            "break copy_on_write", "continue",
+            mark("shared"), "set var $page = $cr2 & ~0xfff", "set var $old = *(long*)$page",
+            "set var *(long*)$page = 99", "monitor why", "print *(long*)$page == $old",
+            mark("unmapped"), "break *0x123450000", "continue",
+            mark("alive"), "delete", "continue",
+        )  # fmt: skip
+        code, output, _ = served.end()
+    shared = part(out, "shared")
+    assert "Cannot access memory" in shared
+    assert "shared frame" in shared
+    assert "= 1" in shared
+    unmapped = part(out, "unmapped")
+    assert "Cannot insert breakpoint" in unmapped
+    assert "exited normally" in part(out, "alive")
+    assert code == 0
+    assert "not ok" not in output
