@@ -1,0 +1,114 @@
+"""The folder of an experiment: what it is, and the cells that are finished.
+
+``experiment.json`` says which grid, and a fingerprint of the guests and files that it runs over;
+``cells/NAME.json`` is one finished cell. A cell is written beside its place and renamed, so that
+what is there is whole. Cells that were lost (their process died) are not kept: they run again.
+
+How it fails: ``CompareError`` if the folder holds anything but this experiment.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from guests import library
+from hypervisor.compare.cell import CELL_SCHEMA, Cell
+from hypervisor.compare.errors import CompareError
+from hypervisor.compare.files import module_for
+from hypervisor.compare.grid import Grid
+from hypervisor.compare.workloads import WORKLOADS
+
+SCHEMA: Final = "cowbird.compare/1"
+_EXPERIMENT: Final = "experiment.json"
+_CELLS: Final = "cells"
+
+
+def fingerprint(grid: Grid) -> str:
+    """What the results depend on besides the grid: the guests' sources, and the files they read."""
+    digest = hashlib.sha256()
+    for folder in ("lab", "lib"):
+        for path in sorted((library.DIRECTORY / folder).iterdir()):
+            if path.suffix in (library.SUFFIX, ".inc"):
+                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    if any(WORKLOADS[name].module for name in grid.workloads):
+        for number in range(max(grid.domains)):
+            digest.update(module_for(number))
+    return digest.hexdigest()[:16]
+
+
+class Store:
+    """A folder that holds one experiment.
+
+    Raises:
+        CompareError: it holds something else, or this experiment and ``resume`` was not asked for.
+        OSError: it cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, grid: Grid, *, resume: bool) -> None:
+        self.folder = folder
+        about = {"schema": SCHEMA, "grid": grid.as_json(), "fingerprint": fingerprint(grid)}
+        about = json.loads(json.dumps(about))  # tuples are lists there
+        known = folder / _EXPERIMENT
+        if known.exists():
+            self._compare(about, known, resume)
+        elif folder.exists():
+            if not folder.is_dir():
+                raise CompareError(f"{folder} is no folder")
+            if any(folder.iterdir()):
+                raise CompareError(f"{folder} is not empty, and holds no experiment")
+        (folder / _CELLS).mkdir(parents=True, exist_ok=True)
+        if not known.exists():
+            _write(known, encode(about))
+
+    def _compare(self, about: dict[str, Any], known: Path, resume: bool) -> None:
+        try:
+            there = json.loads(known.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise CompareError(f"{known} cannot be read as an experiment") from None
+        if not isinstance(there, dict) or there.get("schema") != SCHEMA:
+            raise CompareError(f"{known} is of another version of cowbird")
+        if there.get("grid") != about["grid"]:
+            raise CompareError(f"{self.folder} holds another experiment: its grid is not this one")
+        if there.get("fingerprint") != about["fingerprint"]:
+            raise CompareError(
+                f"{self.folder} holds an experiment over other guests or other files"
+            )
+        if not resume:
+            number = len(list((self.folder / _CELLS).glob("*.json")))
+            raise CompareError(
+                f"{self.folder} holds this experiment already, with {number} finished cells: "
+                "--resume goes on with it, --out names another folder"
+            )
+
+    def load(self, cell: Cell) -> dict[str, Any] | None:
+        """A finished cell; None if it is not there, or not whole."""
+        try:
+            loaded = json.loads(self._path(cell).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        good = isinstance(loaded, dict) and loaded.get("schema") == CELL_SCHEMA
+        return loaded if good and loaded.get("cell") == cell.as_json() else None
+
+    def keep(self, cell: Cell, result: dict[str, Any]) -> None:
+        """Write a finished cell. Raises OSError."""
+        _write(self._path(cell), encode(result))
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of the experiment as a whole: a table, a figure, the report."""
+        _write(self.folder / name, text)
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / _CELLS / f"{cell.name}.json"
+
+
+def _write(path: Path, text: str) -> None:
+    hidden = path.with_name(f".{path.name}.part")
+    hidden.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(hidden, path)
+
+
+def encode(data: Any) -> str:
+    """JSON with sorted keys, the same bytes for the same data."""
+    return json.dumps(data, sort_keys=True, indent=1) + "\n"
