@@ -55,9 +55,9 @@ from hypervisor.domain import Domain, State, frames_of
 from hypervisor.errors import DomainError, HypervisorError
 from hypervisor.hypercalls.version import FEATURES
 from hypervisor.image import KernelImage
-from hypervisor.paging import top_level
 from hypervisor.sharedinfo import UPCALL_MASK
 from hypervisor.symbols import Symbols
+from hypervisor.toplevel import top_level
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -296,7 +296,7 @@ def build_domain(
     level = top_level(domain)
     if hv.paging.pin(top, level, domain) or hv.paging.get_table(top, level, domain):
         raise HypervisorError(f"{domain.label}: the builder's own tables do not validate")
-    hv.paging.set_base(domain, top)
+    hv.paging.top.set_base(domain, top)
     store = MFN(info.store_mfn), info.store_evtchn
     hv.connect(domain, memory, store, (MFN(info.console.domU.mfn), info.console.domU.evtchn))
     shared_info = hv.machine.memory.frame(domain.shared_info)

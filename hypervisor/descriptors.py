@@ -54,7 +54,7 @@ from hypervisor.abi import (
 )
 from hypervisor.domain import Domain
 from hypervisor.frames import PageType
-from hypervisor.paging import PERDOMAIN_SLOT
+from hypervisor.toplevel import PERDOMAIN_SLOT
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor

@@ -41,7 +41,7 @@ from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
 from hypervisor.hypercalls.mmu import new_baseptr
 from hypervisor.msrs import read_msr, write_msr
-from hypervisor.paging import cr3_of, mfn_of_cr3
+from hypervisor.toplevel import cr3_of, mfn_of_cr3
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor

@@ -17,14 +17,8 @@ that forgets to flush may then see an update sooner than on hardware, never late
 Source: Intel SDM volume 3A, 4.5; Xen's documentation of PV memory (docs/misc/pv-linear-pt and
 the public headers xen.h, arch-x86/xen-x86_64.h). Adjusted bits of 64-bit guests' entries: kernel
 and user both run at CPL 3, so US is always set; a software bit remembers what the guest asked.
-
-A 32-bit guest has three levels of tables. Its L3 table, of which four entries count, hangs in slot
-0 of an L4 that is the hypervisor's and hidden (``Domain.table``). Its kernel runs at CPL 1, which
-to the MMU is the supervisor: US in its L1 and L2 entries is its own, and what the hypervisor must
-keep from it cannot be mapped at all, since segment limits, by which the real Xen helps itself, do
-not exist in this engine. All that is mapped of the hypervisor's is the M2P, read-only, in the L2
-table of L3 slot 3. That table (``XEN_L2``) is in one slot 3 and nowhere else, so that the slots are
-never found at another address; the slot is present as long as the L3 table is one.
+A 32-bit guest's kernel runs at CPL 1, the supervisor to the MMU: US in its L1 and L2 entries is its
+own. What is special about top-level tables is in ``hypervisor.toplevel``.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -44,19 +38,9 @@ from emu.paging import (
 )
 from emu.units import ENTRIES, MFN, PAGE_SHIFT, VA
 from hypervisor.abi import (
-    HYPERVISOR_VIRT_END,
-    HYPERVISOR_VIRT_START_PAE,
-    L2_FIRST_XEN_SLOT_PAE,
-    L3_ENTRIES_PAE,
     L3_XEN_SLOT_PAE,
-    L4_FIRST_XEN_SLOT,
-    L4_LAST_XEN_SLOT,
-    MAX_L3_MFN_PAE,
     DomId,
     Errno,
-    VmAssist,
-    mfn_of_pae_cr3,
-    pae_cr3,
 )
 from hypervisor.domain import Domain
 from hypervisor.errors import HypervisorError
@@ -69,6 +53,7 @@ from hypervisor.frames import (
     FrameTable,
     PageType,
 )
+from hypervisor.toplevel import L3_PAE, TopLevel
 
 if TYPE_CHECKING:
     from hypervisor.sharing import Sharing
@@ -79,9 +64,6 @@ _FREE_BITS: Final = PTE_US | PTE_A | PTE_D | PTE_AVL | PTE_HIGH_IGNORED | PTE_NX
 _DISALLOWED: Final = ~(_FREE_BITS | PTE_P | PTE_RW | PTE_MFN_MASK) & ((1 << 64) - 1)
 GRANT: Final = 1 << 62
 """Software bit of an L1 entry that maps a grant: Xen's alone to set."""
-_L3_PAE: Final = PTE_P | PTE_RW | PTE_US | PTE_A
-"""What the hypervisor sets in an L3 entry of a 32-bit guest: there it is reserved, to the MMU in
-long mode it is a right that must be given."""
 _L3_PAE_DISALLOWED: Final = _DISALLOWED | PTE_HIGH_IGNORED | PTE_NX
 _L1_DISALLOWED: Final = (_DISALLOWED | GRANT) & ~PTE_G
 _ADDRESS: Final = (1 << 52) - (1 << PAGE_SHIFT)
@@ -90,41 +72,14 @@ _BEYOND: Final = _ADDRESS & ~PTE_MFN_MASK
 _SAME_RIGHTS: Final = _FREE_BITS | PTE_G
 """Bits that may change without another look at the frame."""
 
-_NOT_THE_GUESTS: Final = 1 << 47
-"""From here to ``HYPERVISOR_VIRT_END`` no linear address is a guest's, as in Xen."""
 _COW: Final = int(DomId.COW)
 _WRITABLE: Final = int(PageType.WRITABLE)
 _L2: Final = int(PageType.L2)
 _L3: Final = int(PageType.L3)
 _L4: Final = int(PageType.L4)
-_NONE: Final = range(0)
-_XEN_SLOTS_L4: Final = range(L4_FIRST_XEN_SLOT, L4_LAST_XEN_SLOT + 1)
-_XEN_SLOTS_L2: Final = range(L2_FIRST_XEN_SLOT_PAE, ENTRIES)
-_EXTENDED_CR3: Final = 1 << VmAssist.pae_extended_cr3
-_ERANGE: Final = -int(Errno.ERANGE)
 _EINVAL: Final = -int(Errno.EINVAL)
 _EBUSY: Final = -int(Errno.EBUSY)
 _EPERM: Final = -int(Errno.EPERM)
-
-
-def not_the_guests(va: int) -> bool:
-    """True for a linear address that no guest's data can have: not canonical, or Xen's own."""
-    return _NOT_THE_GUESTS <= va < HYPERVISOR_VIRT_END
-
-
-def top_level(domain: Domain) -> int:
-    """Level of the tables that a domain's base pointer names."""
-    return _L3 if domain.width == 32 else _L4
-
-
-def cr3_of(domain: Domain) -> int:
-    """The value of CR3 that a domain's kernel would read."""
-    return pae_cr3(domain.l3) if domain.width == 32 else domain.table << PAGE_SHIFT
-
-
-def mfn_of_cr3(domain: Domain, cr3: int) -> int:
-    """The table that a domain's kernel names by writing ``cr3``."""
-    return mfn_of_pae_cr3(cr3) if domain.width == 32 else cr3 >> PAGE_SHIFT
 
 
 class Paging:
@@ -135,6 +90,8 @@ class Paging:
         self._words = machine.memory.words
         self._coherence = machine.coherence
         self.frames = frames
+        self.top = TopLevel(machine, frames)
+        self.find_l1 = self.top.find_l1
         self.sharing: Sharing
         """Set by ``Sharing`` itself: shared frames' references are its business."""
         self.walked = 0
@@ -362,7 +319,7 @@ class Paging:
         if not entry & PTE_P:
             return entry
         if domain.width == 32:
-            return entry | _L3_PAE if level == _L3 else entry
+            return entry | L3_PAE if level == _L3 else entry
         if level > 1:
             return entry | PTE_US
         if not entry & PTE_US:
@@ -371,26 +328,18 @@ class Paging:
 
     # -- whole tables ----------------------------------------------------------------------
 
-    def _xen_slots(self, mfn: MFN, level: int) -> range:
-        """The entries of a table that are not the guest's."""
-        if level == _L4:
-            return _XEN_SLOTS_L4
-        return _XEN_SLOTS_L2 if level == _L2 and self.frames.flags[mfn] & XEN_L2 else _NONE
-
     def _validate(self, mfn: MFN, level: int, domain: Domain) -> int:
         """Check a frame's entries and take what they imply; all or nothing."""
         self.walked += 1
         words = self._words
         start = mfn * ENTRIES
         pae_l3 = level == _L3 and domain.width == 32
-        if level >= _L3 and domain.width == 32:
-            answer = self._check_l3_pae(mfn, level, domain)
-            if answer:
-                return answer
+        answer = self.top.check(mfn, level, domain)
+        if answer:
+            return answer
         values = words[start : start + ENTRIES].tolist()
-        xen_slots = self._xen_slots(mfn, level)
+        xen_slots = self.top.reserved(mfn, level)
         done: list[tuple[int, int]] = []
-        answer = 0
         for index, value in enumerate(values):
             if index in xen_slots:
                 continue
@@ -412,11 +361,8 @@ class Paging:
             return answer
         for index, value in done:
             words[start + index] = self._adjust(value, level, domain)
-        if level == _L4:
-            self.fill_xen_slots(mfn, domain)
-        elif xen_slots:
-            for index in xen_slots:
-                words[start + index] = self.xen_slots_pae.get(index, 0)
+        if xen_slots:
+            self.top.fill(mfn, level, domain)
         # Until now it may have been writable, and may be so still in the TLB.
         self._coherence.flush()
         self._coherence.wrote(mfn)
@@ -427,7 +373,7 @@ class Paging:
         frames.flags[mfn] &= ~VALIDATED
         self.walked += 1
         start = mfn * ENTRIES
-        xen_slots = self._xen_slots(mfn, level)
+        xen_slots = self.top.reserved(mfn, level)
         for index, value in enumerate(self._words[start : start + ENTRIES].tolist()):
             if not value & PTE_P or index in xen_slots:
                 continue
@@ -436,59 +382,9 @@ class Paging:
             else:
                 self._put_table_entry(value, mfn, level, domain)
                 if level == _L3 and domain.width == 32:
-                    self._words[start + index] = value & ~_L3_PAE | PTE_P
+                    self._words[start + index] = value & ~L3_PAE | PTE_P
         frames.flags[mfn] &= ~XEN_L2
         self._coherence.flush()
-
-    def _check_l3_pae(self, mfn: MFN, level: int, domain: Domain) -> int:
-        """Where a 32-bit guest's top table may lie; what is behind its four entries is cleared.
-
-        Returns 0, -EINVAL for an L4 table (it has none) or -ERANGE.
-        """
-        if level != _L3:
-            return _EINVAL
-        if mfn >= MAX_L3_MFN_PAE and not domain.vm_assist & _EXTENDED_CR3:
-            return _ERANGE
-        # In long mode the MMU would look at all of them.
-        first = mfn * ENTRIES + L3_ENTRIES_PAE
-        self._words[first : mfn * ENTRIES + ENTRIES] = _NO_ENTRIES
-        self._coherence.wrote(mfn)
-        return 0
-
-    def fill_xen_slots(self, mfn: MFN, domain: Domain) -> None:
-        """Write the hypervisor's L4 slots: read-only M2P and the domain's GDT window."""
-        start = mfn * ENTRIES
-        for slot in range(L4_FIRST_XEN_SLOT, L4_LAST_XEN_SLOT + 1):
-            self._words[start + slot] = self.xen_slots.get(slot, 0)
-        self._words[start + PERDOMAIN_SLOT] = domain.window << PAGE_SHIFT | PTE_P | PTE_RW | PTE_US
-
-    xen_slots: dict[int, int]
-    """L4 entries that are the same in every domain, by slot; set by the hypervisor."""
-    xen_slots_pae: dict[int, int]
-    """The same for the L2 table of L3 slot 3 of 32-bit guests."""
-
-    def hidden_table(self, mfn: MFN, domain: Domain) -> None:
-        """Make a frame of the hypervisor's the L4 table of a new 32-bit domain.
-
-        Of what a 64-bit guest finds in the hypervisor's slots only the descriptor window is there,
-        which the CPU reads and no 32-bit address reaches.
-        """
-        self._words[mfn * ENTRIES + PERDOMAIN_SLOT] = (
-            domain.window << PAGE_SHIFT | PTE_P | PTE_RW | PTE_US
-        )
-        domain.table = domain.user_table = mfn
-
-    def set_base(self, domain: Domain, mfn: MFN) -> None:
-        """Point a domain's kernel at a top-level table whose references the caller holds."""
-        if domain.width == 64:
-            domain.table = mfn
-            return
-        domain.l3 = mfn
-        self._words[domain.table * ENTRIES] = mfn << PAGE_SHIFT | _L3_PAE if mfn else 0
-
-    def base(self, domain: Domain) -> MFN:
-        """The top-level table of a domain's kernel, as the guest named it."""
-        return domain.l3 if domain.width == 32 else domain.table
 
     # -- updates ---------------------------------------------------------------------------
 
@@ -533,10 +429,9 @@ class Paging:
             words[at] = self._adjust(new, 1, domain)
             self._stale(table, old, va)
             return 0
-        if index in self._xen_slots(table, level):
-            return _EINVAL if level == _L4 else _EPERM
-        if level == _L3 and domain.width == 32 and index >= L3_XEN_SLOT_PAE:
-            return _EINVAL
+        answer = self.top.refuse_update(table, level, index, domain)
+        if answer:
+            return answer
         answer = self._get_table_entry(new, table, level, domain, index)
         if answer:
             return answer
@@ -570,37 +465,6 @@ class Paging:
             else:
                 coherence.flush_page(va)
 
-    def find_l1(self, domain: Domain, va: int) -> tuple[MFN, int, bool] | None:
-        """The L1 table and index that map ``va`` in the domain's kernel address space.
-
-        The third value is True if no other path of this address space leads to that table. None
-        if an upper level is absent, or ``va`` is the hypervisor's or not canonical (whose entry
-        would be that of another address, and the flush one of no address).
-        """
-        if _NOT_THE_GUESTS <= va < HYPERVISOR_VIRT_END:
-            return None
-        if domain.width == 32 and va >= HYPERVISOR_VIRT_START_PAE:
-            return None
-        words = self._words
-        e4 = words[domain.table * ENTRIES + (va >> 39 & 511)]
-        if not e4 & PTE_P:
-            return None
-        l3 = (e4 & PTE_MFN_MASK) >> PAGE_SHIFT
-        e3 = words[l3 * ENTRIES + (va >> 30 & 511)]
-        if not e3 & PTE_P:
-            return None
-        l2 = (e3 & PTE_MFN_MASK) >> PAGE_SHIFT
-        e2 = words[l2 * ENTRIES + (va >> 21 & 511)]
-        if not e2 & PTE_P:
-            return None
-        l1 = (e2 & PTE_MFN_MASK) >> PAGE_SHIFT
-        frames = self.frames
-        if frames.type[l1] != 1:
-            return None  # reached through a linear mapping: not an L1 entry
-        counts = frames.type_count
-        only = counts[l1] == 1 and counts[l2] == 1 and (counts[l3] == 1 or domain.width == 32)
-        return MFN(l1), va >> PAGE_SHIFT & 511, only
-
     # -- pins and base pointers ------------------------------------------------------------
 
     def pin(self, mfn: int, level: int, domain: Domain) -> int:
@@ -625,8 +489,3 @@ class Paging:
         frames.flags[mfn] &= ~PINNED
         self.put_table(MFN(mfn), domain)
         return 0
-
-
-_NO_ENTRIES: Final = memoryview(bytes(8 * (ENTRIES - L3_ENTRIES_PAE))).cast("Q")
-PERDOMAIN_SLOT: Final = 260
-"""L4 slot of the per-domain window (Xen's PERDOMAIN_VIRT_START)."""

@@ -29,7 +29,7 @@ from hypervisor.domain import NO_FRAME, Domain
 from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import FrameTable, PageType
 from hypervisor.hypercalls.registry import hypercall
-from hypervisor.paging import not_the_guests, top_level
+from hypervisor.toplevel import not_the_guests, top_level
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -335,11 +335,11 @@ def new_baseptr(hv: "Hypervisor", domain: Domain, owner: Domain, mfn: int, _arg2
     answer = hv.paging.get_table(mfn, top_level(domain), domain)
     if answer:
         return answer
-    old = hv.paging.base(domain)
+    old = hv.paging.top.base(domain)
     if mfn != old:
         # Its pages are those that the new tables map at the LDT's address.
         hv.traps.descriptors.drop_ldt(domain)
-    hv.paging.set_base(domain, MFN(mfn))
+    hv.paging.top.set_base(domain, MFN(mfn))
     hv.load_address_space(domain)
     hv.paging.put_table(old, domain)
     return 0
