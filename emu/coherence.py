@@ -63,6 +63,13 @@ class Coherence:
         """Frames that were written and are not settled yet."""
         return frozenset(self._written)
 
+    def flush_now(self) -> None:
+        """Settle, and forget all translations, without counting it: memory was replaced whole."""
+        counts = self.flushes, self.page_flushes
+        self.flush()
+        self.settle()
+        self.flushes, self.page_flushes = counts
+
     def settle(self) -> None:
         """Make all of the above true; the guest may run afterwards."""
         self.pending = False

@@ -149,6 +149,16 @@ class Machine:
             return Ending.BREAK
         return Ending.BUDGET if used_up else Ending.HALTED
 
+    def save_counts(self) -> tuple[int, bool, int, int]:
+        """What the machine knows besides CPU and memory, for ``load_counts``; between two runs."""
+        return (self.position, self._no_step, self.coherence.flushes, self.coherence.page_flushes)
+
+    def load_counts(self, saved: tuple[int, bool, int, int]) -> None:
+        """Put back what ``save_counts`` gave: ``position`` is again what it was."""
+        self._base, self._no_step, self.coherence.flushes, self.coherence.page_flushes = saved
+        self._budget = 0
+        self._cell[0] = 0
+
     def stop(self) -> None:
         """From a handler: come back from ``run`` when the handler is done."""
         self._stop_asked = True

@@ -13,11 +13,13 @@ runs; everything else only while it stands still.
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from emu.disasm import disassemble
 from emu.errors import MachineError
 from emu.registers import Registers
+from hypervisor.debug.inputs import Input
 from hypervisor.debug.model import (
     AnyStop,
     Catch,
@@ -28,36 +30,38 @@ from hypervisor.debug.model import (
 )
 from hypervisor.debug.state import DomainState
 from hypervisor.debug.stopset import StopSet
+from hypervisor.debug.timeline import Timeline
+from hypervisor.debug.travel import Interrupted, Traveller
 from hypervisor.domain import Domain
 from hypervisor.errors import HypervisorError
 from hypervisor.hypervisor import Hypervisor
 
-CHUNK: Final = 2_000_000
-"""Instructions between two looks at ``interrupt``: some hundredths of a second."""
 _CALL: Final = "call"
 
 
 class Debugger:
-    """One machine under control.
+    """One machine under control, with the domains that it has now.
 
-    ``position``: now. ``start`` and ``end``: the earliest and the furthest position that can be
-    gone to.
+    ``record`` False: no snapshots are taken, so that there is no way back, and running costs
+    nothing.
     """
 
-    def __init__(self, hv: Hypervisor) -> None:
+    def __init__(self, hv: Hypervisor, record: bool = True) -> None:
         self.hv = hv
         self.state = DomainState(hv)
         self._stops = StopSet(hv, self.state)
+        hv.on_end = self._domain_ended
+        hv.scheduler.settle()
+        self.timeline = Timeline(hv, self.state, record)
+        self.timeline.on_restore = self._stops.resync
+        self.timeline.on_cut.append(self._cut)
+        self._travel = Traveller(hv, self.state, self._stops, self.timeline, self._take_interrupt)
         self._interrupted = False
         self._typed: deque[tuple[int, bytes]] = deque()
         self._ended: Stop | None = None
         self.checkpoints: dict[str, int] = {}
         """Named positions."""
         self.last_stop: Stop | None = None
-        self.start = hv.machine.position
-        self._end = hv.machine.position
-        hv.on_end = self._domain_ended
-        hv.scheduler.settle()
 
     # -- where -----------------------------------------------------------------------------
 
@@ -67,9 +71,24 @@ class Debugger:
         return self.hv.machine.position
 
     @property
+    def start(self) -> int:
+        """The earliest position that can be gone to."""
+        return self.timeline.start
+
+    @property
     def end(self) -> int:
-        """The furthest position that was reached in this history."""
-        return max(self._end, self.position)
+        """The furthest position of this history."""
+        return self.timeline.end
+
+    @property
+    def replaying(self) -> bool:
+        """True while instructions run that have run before: listeners must not act twice."""
+        return self.timeline.replaying
+
+    @property
+    def on_cut(self) -> list[Callable[[int], None]]:
+        """Called with the position at which a new future begins."""
+        return self.timeline.on_cut
 
     @property
     def current(self) -> int | None:
@@ -91,8 +110,9 @@ class Debugger:
     def cont(self, only: frozenset[int] | None = None, limit: int | None = None) -> Stop:
         """Run until something stops the machine.
 
-        ``only``: the domains that may run, None for all; it stays so until the next time.
-        ``limit``: at most so many instructions, then LIMIT.
+        ``only``: the domains that may run, None for all; it stays so until the next time. In the
+        past it says nothing: what was recorded runs as it ran. ``limit``: at most so many
+        instructions, then LIMIT.
         """
         self.allow(only)
         stop = self._run(None if limit is None else self.position + limit)
@@ -194,32 +214,48 @@ class Debugger:
         return stop
 
     def allow(self, only: frozenset[int] | None) -> None:
-        """Which domains may run from now on, None for all: an input, like a write."""
-        if only != self.hv.scheduler.only:
-            self.hv.scheduler.only = only
+        """Say which domains may run, None for all: an input, like a write.
+
+        In the past it says nothing: what was recorded runs as it ran.
+        """
+        if only is not None and only.issuperset(self.hv.domains):
+            only = None
+        if only != self.hv.scheduler.only and not self.timeline.past:
+            ids = None if only is None else tuple(sorted(only))
+            self.timeline.make(Input(self.position, "only", ids=ids))
+
+    def _take_interrupt(self) -> bool:
+        interrupted, self._interrupted = self._interrupted, False
+        return interrupted
+
+    def _type(self) -> None:
+        """Make inputs of what was fed."""
+        while self._typed:
+            domain, data = self._typed.popleft()
+            if domain in self.hv.domains:
+                self.timeline.make(Input(self.position, "type", domain, data))
 
     def _run(self, limit: int | None) -> Stop | None:
         """Run to a hit, the end of all running, an interrupt, or ``limit`` (a position: None)."""
-        stops, hv = self._stops, self.hv
+        stops, timeline = self._stops, self.timeline
         stops.passed = self.position
         self._ended = None
         while True:
-            if self._interrupted:
-                self._interrupted = False
+            if self._take_interrupt():
                 return self._stop(StopReason.INTERRUPT)
-            boundary = self.position + CHUNK
-            if limit is not None:
-                boundary = min(boundary, limit)
-            if boundary <= self.position:
+            self._type()
+            if limit is not None and self.position >= limit:
                 return None
+            if timeline.sealed and not timeline.past:
+                return self._stop(StopReason.END_OF_RECORDING)
             try:
-                finished = hv.run(boundary - self.position)
+                finished = timeline.advance(limit)
             except (HypervisorError, MachineError) as error:
                 return self._stop(StopReason.ERROR, text=str(error))
             stop = stops.take() or self._ended
             if stop is not None:
                 return stop
-            if finished:
+            if finished and not self._typed and not timeline.past:
                 return self._stop(StopReason.FINISHED)
 
     def _domain_ended(self, domain: Domain) -> None:
@@ -227,56 +263,144 @@ class Debugger:
         crashed = how is not None and how.reason == "crash"
         reason = StopReason.CRASHED if crashed else StopReason.EXITED
         text = "" if how is None else how.report or how.reason
-        if self._ended is None:
-            self._ended = Stop(reason, domain.id, self.position, text=text)
         if self._stops.on_hit is None:
+            if self._ended is None:
+                self._ended = Stop(reason, domain.id, self.position, text=text)
             self.hv.scheduler.hold()
 
     def _stop(self, reason: StopReason, domain: int | None = None, text: str = "") -> Stop:
         return Stop(reason, self.current if domain is None else domain, self.position, text=text)
 
     def _stopped(self, stop: Stop) -> Stop:
-        self._end = max(self._end, self.position)
         self.last_stop = stop
         return stop
+
+    def _cut(self, position: int) -> None:
+        for name in [name for name, at in self.checkpoints.items() if at > position]:
+            del self.checkpoints[name]
 
     # -- back in time ----------------------------------------------------------------------
 
     def goto(self, position: int) -> Stop:
-        """Go to a position of the recorded history.
+        """Go to a position of the recorded history; nothing stops on the way.
 
         Raises:
             DebugError: it lies outside of it.
         """
-        raise DebugError("time travel is not there yet")
+        self._travel.go(position)
+        return self._stopped(self._stop(StopReason.STEP))
+
+    def _travelled(self, search: Callable[[], Stop | None], domain: int | None = None) -> Stop:
+        """Where a search went; nothing found: the start of history."""
+        self._travel.check_history()
+        try:
+            found = search()
+        except Interrupted:
+            return self._stopped(self._stop(StopReason.INTERRUPT))
+        if found is None:
+            found = self._stop(StopReason.START_OF_HISTORY, domain)
+        elif not found.number:
+            found = replace(found, number=None)  # of a stop that nobody set
+        return self._stopped(found)
 
     def reverse_step(self, domain: int, count: int = 1) -> Stop:
-        """Undo ``count`` instructions of a domain."""
-        raise DebugError("time travel is not there yet")
+        """Undo the last ``count`` instructions of a domain.
+
+        Raises:
+            DebugError: the run is not recorded.
+        """
+
+        def search() -> Stop | None:
+            found = self._travel.back(domain, count)
+            return self._stop(StopReason.STEP, domain) if found else None
+
+        return self._travelled(search, domain)
 
     def reverse_cont(self, only: frozenset[int] | None = None) -> Stop:
-        """Go back to the last hit before now, or to the start of history."""
-        raise DebugError("time travel is not there yet")
+        """Go back to the last hit before now, or to the start of history.
+
+        ``only``: hits of these domains, None for all.
+
+        Raises:
+            DebugError: the run is not recorded.
+        """
+        now, last = self.position, self.last_stop
+        points = (StopReason.BREAKPOINT, StopReason.HWBREAK)
+
+        def accept(stop: Stop) -> bool:
+            if only is not None and stop.domain is not None and stop.domain not in only:
+                return False
+            if stop.position < now:
+                return True
+            # What the last instruction did is behind us, unless that is why we stand here.
+            here = last is not None and (last.position, last.number) == (now, stop.number)
+            return not here and stop.reason not in points
+
+        return self._travelled(lambda: self._travel.last_hit(now, accept))
 
     def reverse_next(self, domain: int) -> Stop:
-        """Undo one instruction, and if it was a return all of what was called."""
-        raise DebugError("time travel is not there yet")
+        """Undo one instruction, and if it was a return all of what was called.
+
+        Raises:
+            DebugError: no such domain, or the run is not recorded.
+        """
+        here = self.registers(domain)
+        stop = self.reverse_step(domain)
+        if stop.reason is not StopReason.STEP or domain not in self.hv.domains:
+            return stop
+        there = self.registers(domain)
+        if not self._is_return(domain, there.rip, there.bits):
+            return stop
+        end = self.position
+
+        def search() -> Stop:
+            if self._travel.call_before(domain, here.rip, here.value("rsp"), end) is None:
+                self._travel.go(end)
+            return self._stop(StopReason.STEP, domain)
+
+        return self._travelled(search, domain)
 
     def reverse_finish(self, domain: int) -> Stop:
-        """Go back to the call of the function that the domain is in."""
-        raise DebugError("time travel is not there yet")
+        """Go back to the call of the function that the domain is in, or to the start of history.
+
+        Raises:
+            DebugError: no such domain, or the run is not recorded.
+        """
+        now, registers = self.position, self.registers(domain)
+
+        def search() -> Stop | None:
+            found = self._travel.caller(domain, registers, now)
+            self._travel.go(self.start if found is None else found)
+            return None if found is None else self._stop(StopReason.STEP, domain)
+
+        return self._travelled(search, domain)
 
     def last_write(self, domain: int, va: int, length: int = 8) -> Stop:
-        """Go to right behind the last instruction that wrote these bytes."""
-        raise DebugError("time travel is not there yet")
+        """Go to right behind the last instruction, or trap, that wrote one of these bytes.
+
+        The address means what it meant at each moment. Nobody did: the start of history.
+
+        Raises:
+            DebugError: no such domain, or the run is not recorded.
+        """
+        self.state.domain(domain)
+        return self._travelled(lambda: self._travel.last_write(domain, va, length))
 
     def last_change(self, pte: int) -> Stop:
-        """Go to the end of the trap that made the entry at machine address ``pte`` what it is."""
-        raise DebugError("time travel is not there yet")
+        """Go to the end of the trap that made the entry at machine address ``pte`` what it is.
+
+        Raises:
+            DebugError: the run is not recorded.
+        """
+        return self._travelled(lambda: self._travel.last_change(pte))
 
     def last_share(self, mfn: int) -> Stop:
-        """Go to the moment at which a frame was last entered or merged into."""
-        raise DebugError("time travel is not there yet")
+        """Go to the end of the trap in which frame ``mfn`` was last entered or merged into.
+
+        Raises:
+            DebugError: the run is not recorded.
+        """
+        return self._travelled(lambda: self._travel.last_share(mfn))
 
     def checkpoint(self, name: str) -> int:
         """Give the present position a name for ``goto``; the position."""
@@ -362,7 +486,10 @@ class Debugger:
         Raises:
             DebugError: no such domain or register, or it may not be set.
         """
-        self.state.set_register(domain, name, value)
+        self.state.check_settable(domain, name)
+        self.timeline.make(
+            Input(self.position, "register", domain, name=name, value=value & (1 << 128) - 1)
+        )
 
     def read(self, domain: int, va: int, length: int) -> bytes:
         """Bytes at a linear address; fewer where the mapping ends.
@@ -391,8 +518,13 @@ class Debugger:
             DebugError: not mapped, or not the domain's alone to change (a shared frame).
         """
         for at, part in self.state.places_to_write(domain, va, data):
-            self.state.store(at, part)
+            self.timeline.make(Input(self.position, "store", data=part, value=at))
+        self._stops.resync()
 
     def feed(self, domain: int, data: bytes) -> None:
-        """Type on a domain's console; from any thread."""
-        raise DebugError("not there yet")
+        """Type on a domain's console, when the machine runs on; from any thread."""
+        self._typed.append((domain, data))
+
+    def pass_time(self, nanoseconds: int) -> None:
+        """Let virtual time go by while nobody runs."""
+        self.timeline.make(Input(self.position, "pass", value=nanoseconds))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from emu.paging import PTE_MFN_MASK, PTE_P, PTE_PSE
-from emu.registers import Registers, read_registers, write_register
+from emu.registers import SETTABLE, Registers, read_registers, write_register
 from emu.units import ENTRIES, MA, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, PFN, is_canonical
 from hypervisor.abi import DomId
 from hypervisor.debug.model import DebugError
@@ -79,6 +79,19 @@ class DomainState:
                 self._hv.machine.cpu.cr3 = self.table(domain) << PAGE_SHIFT
                 return read_registers(self._hv.machine.cpu)
         return read_registers(self._hv.machine.cpu)
+
+    def check_settable(self, number: int, name: str) -> None:
+        """Refuse what ``set_register`` would.
+
+        Raises:
+            DebugError: no such domain, no such register, or one that a debugger may not set.
+        """
+        self.domain(number)
+        digits = name.removeprefix("xmm").removeprefix("st")
+        if name in SETTABLE:
+            return
+        if digits == name or not digits.isdigit() or int(digits) >= (16 if name[0] == "x" else 8):
+            raise DebugError(f"register {name} cannot be set")
 
     def set_register(self, number: int, name: str, value: int) -> None:
         """Write a register (``emu.registers.SETTABLE``).
