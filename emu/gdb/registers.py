@@ -79,7 +79,9 @@ def registers(width: int) -> tuple[Register, ...]:
     sse = [Register(f"xmm{i}", 128, "vec128", SSE, f"xmm{i}") for i in range(vectors)]
     sse.append(Register("mxcsr", 32, "i386_mxcsr", SSE, "mxcsr", "vector"))
     plain = "int64" if width == 64 else "int32"
-    bases = [Register(f"{s}_base", width, plain, SEGMENTS, f"{s}_base") for s in ("fs", "gs")]
+    # gdb 13 fails an assertion of its own on an i386 with the feature for segment bases.
+    home = SEGMENTS if width == 64 else SYSTEM
+    bases = [Register(f"{s}_base", width, plain, home, f"{s}_base") for s in ("fs", "gs")]
     system = []
     for name in SYSTEM_REGISTERS:
         if width == 32 and name == "k_gs_base":
@@ -93,7 +95,7 @@ def registers(width: int) -> tuple[Register, ...]:
 @cache
 def standard(width: int) -> tuple[Register, ...]:
     """The first of them, which gdb counts alike for a process that it has no description of."""
-    known = (CORE, SSE, SEGMENTS) if width == 64 else (CORE, SSE)
+    known = (CORE, SSE, SEGMENTS)
     return tuple(register for register in registers(width) if register.feature in known)
 
 

@@ -39,7 +39,9 @@ from emu.units import PAGE_SHIFT
 from emu.walk import PV_CONTROLS
 from hypervisor.debug.commands import Quit
 from hypervisor.debug.debugger import Debugger
-from hypervisor.debug.model import DebugError, Stop, StopReason, WatchKind
+from hypervisor.debug.model import Catch, DebugError, Stop, StopReason, WatchKind
+from hypervisor.debug.stop_text import catch_text
+from hypervisor.debug.views_machine import event_text
 from hypervisor.domain import Domain
 
 log: Final = logging.getLogger("rsp")
@@ -244,9 +246,8 @@ class GdbTarget:
         thread = None if stop.domain is None else ThreadId(stop.domain)
         domain = self._debugger.hv.domains.get(stop.domain or 0)
         status = 0
-        text = ""
+        text = stop.text
         if cause is Cause.CRASH:
-            text = stop.text
             if domain is None:
                 cause = Cause.KILLED
             else:
@@ -255,7 +256,10 @@ class GdbTarget:
             status = 0 if domain is None or domain.exit is None else domain.exit.code
             text = f"domain {stop.domain}: {stop.text}"
         elif cause is Cause.CATCH and stop.event is not None:
-            text = f"catch {stop.number}: {_event_text(stop)}"
+            what = event_text(stop.event, self._debugger.hv.domains).strip()
+            caught = self._debugger.stops.get(stop.number or 0)
+            name = f" ({catch_text(caught)})" if isinstance(caught, Catch) else ""
+            text = f"catch {stop.number}{name}: {what}"
         elif cause is Cause.IDLE:
             text = "nothing can run: every domain that may waits for an event"
         elif stop.reason in (StopReason.LIMIT, StopReason.ERROR):
@@ -299,17 +303,6 @@ def _state(domain: Domain, current: int | None) -> str:
     if domain.id == current:
         return f"running, {mode} mode"
     return f"{domain.state.value}, {mode} mode"
-
-
-def _event_text(stop: Stop) -> str:
-    event = stop.event
-    if event is None:
-        return ""
-    details = " ".join(
-        f"{name}={value:#x}" if isinstance(value, int) else f"{name}={value}"
-        for name, value in event.details.items()
-    )
-    return f"{event.kind} {details}".rstrip()
 
 
 def serve(

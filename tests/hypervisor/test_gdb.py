@@ -3,10 +3,13 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from guests import library
 from tests.hypervisor.real_gdb import Served, mark, part
 from tests.needs import need
 
@@ -250,9 +253,6 @@ def test_signals_end_the_server(number: signal.Signals, tmp_path: Path) -> None:
 
 
 def test_addresses_that_gdb_cannot_be_served_at(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     for address, what in (
         ("tcp:0.0.0.0:1234", "other computers"),
         ("stdio", "neither"),
@@ -290,3 +290,81 @@ def test_what_cannot_be_written_is_refused() -> None:
     assert "exited normally" in part(out, "alive")
     assert code == 0
     assert "not ok" not in output
+
+
+def test_a_crash_is_a_signal_where_it_was(tmp_path: Path) -> None:
+    source = tmp_path / "panic.asm"
+    source.write_text(
+        '.include "lib/kernel.inc"\n.text\nmain:\n  xor edi, edi\n  mov rax, [rdi]\n  ret\n'
+    )
+    with Served(str(source), "hello") as served:
+        out = served.gdb(
+            mark("crash"), "continue", "info threads", "x/i $pc", "print $rsp > 0",
+            mark("end"), "continue", "info inferiors",
+            mark("other"), "inferior 2", "continue",
+            extended=True,
+        )  # fmt: skip
+        code, _, _ = served.end()
+    crash = part(out, "crash")
+    assert "received signal SIGSEGV" in crash
+    assert "crashed: the guest says that it crashed" in crash
+    assert "last exception: #PF" in crash
+    assert '"d1 panic" (crashed in kernel mode)' in crash
+    assert "<hypercall_page" in crash
+    end = part(out, "end")
+    assert "terminated with signal SIGSEGV" in end
+    assert re.search(r"2 +process 2", end)
+    assert "exited normally" in part(out, "other")
+    assert code == 0
+
+
+def test_stops_that_only_a_hypervisor_has() -> None:
+    with Served("share") as served:
+        out = served.gdb(
+            "monitor catch merge",
+            mark("merge"), "continue", "bt 1", "monitor shared", "info program",
+            mark("fault"), "monitor delete", "monitor catch fault", "continue", "x/i $pc",
+        )  # fmt: skip
+    merge = part(out, "merge")
+    assert re.search(r"catch \d+ \(merge\): .*status=1", merge)
+    assert "received signal SIGTRAP" in merge
+    assert "hypercall_page" in merge
+    assert "fault" in part(out, "fault")
+
+
+def test_a_32_bit_domain_beside_a_64_bit_one(tmp_path: Path) -> None:
+    """One description for each: registers, code, faults and tables of either width."""
+    elf = tmp_path / "share32.elf"
+    elf.write_bytes(library.build_elf(library.find("share"), 32))
+    with Served(str(elf), "share") as served:
+        out = served.gdb(
+            mark("narrow"), "info registers", "x/2i $pc", "show architecture",
+            mark("wide"), "inferior 2", "info registers rip", "x/2i $pc",
+            mark("back"), "inferior 1", "break copy_on_write", "continue", "bt 2",
+            "monitor walk $cr2",
+            mark("watch"), "watch *(int*)&cow_copies", "continue", "finish",
+            mark("mem"), "monitor info mem", "monitor info registers",
+            mark("other"), "delete", "break copy_on_write", "inferior 2", "continue", "print $cr2",
+            "unset tdesc filename", "print/x $cr2",
+            mark("end"), "delete", "set schedule-multiple on", "continue", "continue",
+            extended=True,
+        )  # fmt: skip
+    narrow = part(out, "narrow")
+    assert re.search(r"eip +0xc0000000 ", narrow)
+    assert re.search(r"^cr0 +0x\w+ +\[ PE MP", narrow, re.M)
+    assert re.search(r"^efer +0x\w+ +\[ SCE NXE \]", narrow, re.M)
+    assert '(currently "i386")' in narrow
+    assert "rip            0xffffffff80000000" in part(out, "wide")
+    back = part(out, "back")
+    assert "Breakpoint 1" in back
+    assert "trap_common" in back
+    assert "shared by" in back
+    watch = part(out, "watch")
+    assert "Hardware watchpoint" in watch
+    assert "New value = 1" in watch
+    mem = part(out, "mem")
+    assert re.search(r"^00000000c0000000-\w+ \w+ [u-]r[w-]$", mem, re.M)
+    assert re.search(r"^EAX=\w{8} EBX=\w{8}", mem, re.M)
+    other = part(out, "other")
+    assert 'Thread 2.1 "d2 share" hit Breakpoint' in other
+    assert "exited normally" in part(out, "end")
