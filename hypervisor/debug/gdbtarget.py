@@ -71,6 +71,7 @@ _WATCHES: Final[dict[StopKind, WatchKind]] = {
     StopKind.READ: "read",
     StopKind.ACCESS: "access",
 }
+_WATCHED: Final = frozenset((StopReason.WATCH, StopReason.RWATCH, StopReason.AWATCH))
 _LONG_MODE: Final = EFER.mask("LME", "LMA")
 
 
@@ -223,7 +224,12 @@ class GdbTarget:
         if how.backward:
             if how.stepping is not None:
                 return debugger.reverse_step(how.stepping.process)
-            return debugger.reverse_cont()
+            stop = debugger.reverse_cont()
+            if stop.reason in _WATCHED and stop.position > debugger.start:
+                # gdb wants to see the old value: it takes an access that changed nothing back for
+                # none, and goes on.
+                debugger.goto(stop.position - 1)
+            return stop
         only = how.running
         if self._killed:
             only = (only or frozenset(debugger.hv.domains)) - self._killed
