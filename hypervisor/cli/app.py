@@ -22,6 +22,7 @@ from hypervisor.results import Outcome
 
 _COMMANDS: Final = {
     "boot": "boot",
+    "compare": "compare",
     "debug": "debug",
     "demo": "demo",
     "guests": "guests",

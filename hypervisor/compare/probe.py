@@ -27,7 +27,7 @@ BEGIN: Final = "begin"
 END: Final = "end"
 _MARK: Final = "# mark "
 _LAB: Final = "# lab "
-SAMPLES_PER_PHASE: Final = 20
+SAMPLES_PER_PHASE: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +102,18 @@ class Probe:
         if mark == BEGIN:
             self.running = True
             self._before = self._machine_counts()
+        due = self._next if self._next < now else now
         if not self.running or (mark is None and now < self._next):
             return
-        moment = Moment(now, snapshot(self.hv, self.clients, self.helpers, self.disk))
-        self.samples.append(moment)
+        what = snapshot(self.hv, self.clients, self.helpers, self.disk)
+        if mark is None or (self.samples and due < now):
+            # Nobody did anything since that moment: it was as it is now.
+            self.samples.append(Moment(due, what))
+        moment = Moment(now, what)
         self._next = now - now % self.step + self.step
         if mark is None:
             return
+        self.samples.append(moment)
         if self._phase:
             self.phases.append((self._phase, moment))
         self._phase = mark

@@ -1,6 +1,6 @@
 """The folder of an experiment: what it is, and the cells that are finished.
 
-``experiment.json`` says which grid, and a fingerprint of the guests and files that it runs over;
+``experiment.json`` says which cells, and a fingerprint of the guests and files that they run over;
 ``cells/NAME.json`` is one finished cell. A cell is written beside its place and renamed, so that
 what is there is whole. Cells that were lost (their process died) are not kept: they run again.
 
@@ -10,6 +10,7 @@ How it fails: ``CompareError`` if the folder holds anything but this experiment.
 import hashlib
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,6 @@ from guests import library
 from hypervisor.compare.cell import CELL_SCHEMA, Cell
 from hypervisor.compare.errors import CompareError
 from hypervisor.compare.files import module_for
-from hypervisor.compare.grid import Grid
 from hypervisor.compare.workloads import WORKLOADS
 
 SCHEMA: Final = "cowbird.compare/1"
@@ -25,16 +25,16 @@ _EXPERIMENT: Final = "experiment.json"
 _CELLS: Final = "cells"
 
 
-def fingerprint(grid: Grid) -> str:
-    """What the results depend on besides the grid: the guests' sources, and the files they read."""
+def fingerprint(cells: Iterable[Cell]) -> str:
+    """What results depend on besides the cells: the guests' sources, and the files they read."""
     digest = hashlib.sha256()
     for folder in ("lab", "lib"):
         for path in sorted((library.DIRECTORY / folder).iterdir()):
             if path.suffix in (library.SUFFIX, ".inc"):
                 digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    if any(WORKLOADS[name].module for name in grid.workloads):
-        for number in range(max(grid.domains)):
-            digest.update(module_for(number))
+    readers = [cell.domains for cell in cells if WORKLOADS[cell.workload].module]
+    for number in range(max(readers, default=0)):
+        digest.update(module_for(number))
     return digest.hexdigest()[:16]
 
 
@@ -46,9 +46,13 @@ class Store:
         OSError: it cannot be made or written.
     """
 
-    def __init__(self, folder: Path, grid: Grid, *, resume: bool) -> None:
+    def __init__(self, folder: Path, cells: Sequence[Cell], *, resume: bool) -> None:
         self.folder = folder
-        about = {"schema": SCHEMA, "grid": grid.as_json(), "fingerprint": fingerprint(grid)}
+        about = {
+            "schema": SCHEMA,
+            "cells": [cell.as_json() for cell in cells],
+            "fingerprint": fingerprint(cells),
+        }
         about = json.loads(json.dumps(about))  # tuples are lists there
         known = folder / _EXPERIMENT
         if known.exists():
@@ -69,8 +73,8 @@ class Store:
             raise CompareError(f"{known} cannot be read as an experiment") from None
         if not isinstance(there, dict) or there.get("schema") != SCHEMA:
             raise CompareError(f"{known} is of another version of cowbird")
-        if there.get("grid") != about["grid"]:
-            raise CompareError(f"{self.folder} holds another experiment: its grid is not this one")
+        if there.get("cells") != about["cells"]:
+            raise CompareError(f"{self.folder} holds another experiment: other cells than these")
         if there.get("fingerprint") != about["fingerprint"]:
             raise CompareError(
                 f"{self.folder} holds an experiment over other guests or other files"

@@ -32,6 +32,8 @@ class Column:
     title: str
     meaning: str
     percent: bool = False
+    brief: bool = False
+    """True if a terminal shows it; files have all."""
 
 
 COLUMNS: Final = (
@@ -40,22 +42,26 @@ COLUMNS: Final = (
         "at rest",
         "saved / possible when the contents have come to rest, if they do",
         percent=True,
+        brief=True,
     ),
-    Column("achieved", "over time", "saved / possible, averaged over time", percent=True),
-    Column("peak_saved", "peak", "most frames saved at one moment"),
+    Column(
+        "achieved", "over time", "saved / possible, averaged over time", percent=True, brief=True
+    ),
+    Column("peak_saved", "peak", "most frames saved at one moment", brief=True),
     Column("mean_saved", "mean", "frames saved, averaged over time"),
     Column("mean_possible", "possible", "frames that perfect sharing would save, over time"),
-    Column("net_saved", "net", "mean saved, less the frames of helper domains"),
-    Column("copies", "copies", "pages that were copied because of a write"),
-    Column("traps", "traps", "exceptions passed on to guests"),
-    Column("hypercalls", "hypercalls", "entries of multicalls too"),
+    Column("net_saved", "net", "mean saved, less the frames of helper domains", brief=True),
+    Column("gained", "gained", "net saved beyond what `none` has (by forks)", brief=True),
+    Column("copies", "copies", "pages that were copied because of a write", brief=True),
+    Column("traps", "traps", "exceptions passed on to guests", brief=True),
+    Column("hypercalls", "hypercalls", "entries of multicalls too", brief=True),
     Column("flushes", "flushes", "of the whole TLB and of single pages"),
-    Column("messages", "messages", "events sent from one domain to another"),
-    Column("switches", "switches", "of the CPU from one domain to another"),
-    Column("looks_per_merge", "looks/merge", "pages looked at for each that merged"),
+    Column("messages", "messages", "events sent from one domain to another", brief=True),
+    Column("switches", "switches", "of the CPU from one domain to another", brief=True),
+    Column("looks_per_merge", "looks/merge", "pages looked at for each that merged", brief=True),
     Column("life", "life", "median life of a share that ended, in guest instructions"),
     Column("cycles", "cycles", "estimated cycles in all"),
-    Column("over_none", "over none", "estimated cycles beyond what `none` takes"),
+    Column("over_none", "over none", "estimated cycles beyond what `none` takes", brief=True),
     Column("over_none_l4", "with L4 IPC", "the same with an L4 kernel's switch of domains"),
 )
 """What the tables show, in order. Frames and pages are of 4 KiB."""
@@ -174,9 +180,13 @@ def _over_none(row: Row, base: Row | None) -> Row:
     if not row.values:
         return row
     values = dict(row.values)
-    for key, of in (("over_none", "cycles"), ("over_none_l4", "cycles_l4")):
+    for key, of in (
+        ("over_none", "cycles"),
+        ("over_none_l4", "cycles_l4"),
+        ("gained", "net_saved"),
+    ):
         mine, theirs = values[of], None if base is None else base.values[of]
-        values[key] = None if mine is None or theirs is None else mine - theirs
+        values[key] = None if mine is None or theirs is None else _round(mine - theirs)
     return Row(row.place, row.outcome, row.reason, values, row.cells, row.extra)
 
 
@@ -241,8 +251,9 @@ def targets(rows: Iterable[Row]) -> list[Target]:
 def winners(rows: Sequence[Row]) -> list[tuple[str, int, str, str]]:
     """(workload, domains, most saved, cheapest for a frame saved) of the real systems.
 
-    Several names where they are equal. The cheapest: fewest estimated cycles beyond ``none`` for
-    each frame that is saved on average, among systems that save at least half of the most.
+    What counts is what is saved beyond ``none``, on average. Several names where they are equal
+    within 1 %. The cheapest: fewest estimated cycles beyond ``none`` for each such frame, among
+    systems that save at least half of the most.
     """
     places: dict[tuple[str, int], list[Row]] = {}
     for row in rows:
@@ -250,19 +261,22 @@ def winners(rows: Sequence[Row]) -> list[tuple[str, int, str, str]]:
             places.setdefault((row.place["workload"], row.place["domains"]), []).append(row)
     found = []
     for (workload, domains), group in places.items():
-        most = max(float(row.values["net_saved"] or 0) for row in group)
-        best = [
-            r.place["system"] for r in group if float(r.values["net_saved"] or 0) >= most * 0.99
-        ]
+        most = max(_gained(row) for row in group)
         if most < 1:
             found.append((workload, domains, "nothing to save", "-"))
             continue
+        best = [row.place["system"] for row in group if _gained(row) >= most * 0.99]
         able = [
-            (float(cost) / float(row.values["net_saved"] or 0), row.place["system"])
+            (float(cost) / _gained(row), row.place["system"])
             for row in group
-            if (cost := row.values.get("over_none")) is not None
-            and float(row.values["net_saved"] or 0) >= most / 2
+            if (cost := row.values.get("over_none")) is not None and _gained(row) >= most / 2
         ]
         cheapest = min(able)[1] if able else "-"
         found.append((workload, domains, ", ".join(dict.fromkeys(best)), cheapest))
     return found
+
+
+def _gained(row: Row) -> float:
+    """Frames saved beyond ``none``; all that are saved, where there is no ``none``."""
+    gained = row.values.get("gained")
+    return float((row.values.get("net_saved") if gained is None else gained) or 0)

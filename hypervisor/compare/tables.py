@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from hypervisor.compare.store import SCHEMA, encode
@@ -51,35 +52,68 @@ def grouped(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     ]
 
 
-def tables(rows: Sequence[Row]) -> Iterable[Table]:
-    """Tables for a terminal."""
-    more = differing(rows)
-    for title, group in grouped(rows):
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-        table.add_column("system")
-        for key in more:
-            table.add_column(key, justify="right")
-        for column in COLUMNS:
-            table.add_column(column.title, justify="right", no_wrap=True)
-        for row in group:
-            cells = [row.place["system"]]
-            cells += [str(row.place[key]) for key in more]
-            if row.values:
-                cells += [cell_text(row.values.get(c.key), c) for c in COLUMNS]
-            if row.outcome != "ok":
-                cells[0] += f" ({row.outcome})"
-            table.add_row(*cells)
-        yield table
-
-
-def winners_table(rows: Sequence[Row]) -> Table:
-    """Who saves most, and who is cheapest."""
-    table = Table(title="who wins", title_justify="left", box=None, pad_edge=False)
-    for name in ("workload", "domains", "saves most (net, over time)", "cheapest per frame"):
-        table.add_column(name)
-    for workload, domains, best, cheapest in winners(rows):
-        table.add_row(workload, str(domains), best, cheapest)
+def _table(title: str, columns: Iterable[str], left: int = 1) -> Table:
+    """A plain table; the first ``left`` columns are words."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="left" if number < left else "right", no_wrap=True)
     return table
+
+
+def body(rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
+    """A header, and a line for each row."""
+    more = differing(rows)
+    lines = [["system", *more, *(column.title for column in columns)]]
+    for row in rows:
+        name = row.place["system"] + (f" ({row.outcome})" if row.outcome != "ok" else "")
+        line = [name, *(str(row.place[key]) for key in more)]
+        lines.append(line + [cell_text(row.values.get(c.key), c) for c in columns])
+    return lines
+
+
+def tables(rows: Sequence[Row], *, brief: bool) -> Iterable[Table]:
+    """Tables for a terminal, or with all columns for a file."""
+    columns = [column for column in COLUMNS if column.brief or not brief]
+    for title, group in grouped(rows):
+        header, *lines = body(group, columns)
+        yield _filled(_table(title, header), lines)
+
+
+def _filled(table: Table, lines: Iterable[Sequence[str]]) -> Table:
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def plain_table(title: str, lines: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A table whose header is the first line."""
+    header, *rest = lines
+    return _filled(_table(title, header, left), rest)
+
+
+def winners_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Who saves most, and who is cheapest: a header and lines."""
+    lines = [["workload", "domains", "saves most (net, over time)", "cheapest for a frame saved"]]
+    return lines + [[w, str(d), best, cheap] for w, d, best, cheap in winners(rows)]
+
+
+def target_lines(targets: Sequence[Target]) -> list[list[str]]:
+    """What ``share`` reaches where pages stop changing: a header and lines."""
+    lines = [["workload", "share reaches", "wanted", ""]]
+    for target in targets:
+        reached, wanted = f"{100 * target.reached:.1f}%", f"{100 * target.wanted:.0f}%"
+        lines.append([target.workload, reached, wanted, "" if target.met else "MISSED"])
+    return lines
+
+
+def as_text(shown: Iterable[Table]) -> str:
+    """Tables as text without colours, as wide as they are."""
+    out = io.StringIO()
+    console = Console(file=out, width=400, color_system=None, highlight=False, emoji=False)
+    for table in shown:
+        console.print(table)
+        console.print()
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -101,7 +135,12 @@ def _plain(value: Any) -> Any:
     return "" if value is None else value
 
 
-def to_json(results: Sequence[Result], rows: Sequence[Row], targets: Sequence[Target]) -> str:
+def to_json(
+    results: Sequence[Result],
+    rows: Sequence[Row],
+    targets: Sequence[Target],
+    findings: Sequence[Mapping[str, Any]],
+) -> str:
     """Everything that was measured."""
     return encode(
         {
@@ -120,6 +159,7 @@ def to_json(results: Sequence[Result], rows: Sequence[Row], targets: Sequence[Ta
                 {"workload": t.workload, "reached": t.reached, "wanted": t.wanted, "met": t.met}
                 for t in targets
             ],
+            "leak": list(findings),
             "cells": list(results),
         }
     )
