@@ -434,6 +434,10 @@ class Disks:
         mine.append(backend)
         return backend
 
+    def of(self, domain: Domain) -> tuple[BlockBackend, ...]:
+        """A domain's disks, xvda first."""
+        return tuple(self._disks.get(domain.id, ()))
+
     def release(self, domain: Domain) -> None:
         """A domain is destroyed."""
         for backend in self._disks.pop(domain.id, []):

@@ -281,6 +281,7 @@ def build_domain(
     domain = hv.create_domain(name, where.pages, console, image.width)
     domain.symbols = Symbols(image.symbols, image.elf, image.constants)
     domain.privileged = privileged
+    domain.built = (image, memory, cmdline, module)
     if image.extended_cr3:
         domain.vm_assist |= 1 << VmAssist.pae_extended_cr3
     mfns = _allocate(hv, domain, where.pages)

@@ -16,6 +16,7 @@ from hypervisor.symbols import Symbols
 
 if TYPE_CHECKING:
     from hypervisor.console import Console
+    from hypervisor.image import KernelImage
 
 _NULL = VA(0)
 _NOWHERE = MA(0)
@@ -170,6 +171,9 @@ class Domain:
     # evidence
     tally: Counter[str] = field(default_factory=Counter)
     """Rarer things that are counted, by name."""
+    built: "tuple[KernelImage, int, str, bytes | None] | None" = None
+    """What it was built from, for who wants to build it again: image, bytes of memory, command
+    line, module."""
     symbols: Symbols = field(default_factory=Symbols)
     """Names of its kernel's addresses."""
     last_exception: Trap | None = None

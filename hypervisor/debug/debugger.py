@@ -14,11 +14,13 @@ runs; everything else only while it stands still.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from emu.disasm import disassemble
 from emu.errors import MachineError
 from emu.registers import Registers
+from hypervisor.console import Console
 from hypervisor.debug.inputs import Input
 from hypervisor.debug.model import (
     AnyStop,
@@ -28,6 +30,8 @@ from hypervisor.debug.model import (
     StopReason,
     WatchKind,
 )
+from hypervisor.debug.recording import Recording, dump, load, starts_of
+from hypervisor.debug.snapshot import fingerprint
 from hypervisor.debug.state import DomainState
 from hypervisor.debug.stopset import StopSet
 from hypervisor.debug.timeline import Timeline
@@ -48,6 +52,8 @@ class Debugger:
 
     def __init__(self, hv: Hypervisor, record: bool = True) -> None:
         self.hv = hv
+        self._starts = starts_of(hv)
+        self._complete = len(self._starts) == len(hv.domains) and hv.machine.position == 0
         self.state = DomainState(hv)
         self._stops = StopSet(hv, self.state)
         hv.on_end = self._domain_ended
@@ -259,6 +265,7 @@ class Debugger:
                 return self._stop(StopReason.FINISHED)
 
     def _domain_ended(self, domain: Domain) -> None:
+        domain.console.flush()
         how = domain.exit
         crashed = how is not None and how.reason == "crash"
         reason = StopReason.CRASHED if crashed else StopReason.EXITED
@@ -413,7 +420,56 @@ class Debugger:
         Raises:
             DebugError: it cannot be written, or was not begun with what it starts from.
         """
-        raise DebugError("recordings are not there yet")
+        if not self._complete:
+            raise DebugError("this run cannot be saved: it was not followed from its beginning")
+        recording = Recording(
+            self.hv.settings,
+            self._starts,
+            self.timeline.inputs,
+            self.end,
+            self.end_state(),
+            dict(self.checkpoints),
+        )
+        try:
+            Path(path).write_bytes(dump(recording))
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise DebugError(f"{path}: cannot be written: {why}") from error
+
+    def end_state(self) -> str:
+        """The fingerprint of the machine at the end of history, what ended there given back.
+
+        Raises:
+            DebugError: the run is not recorded, and its end lies elsewhere.
+        """
+        now = self.position
+        here = self.hv.scheduler.running
+        self._travel.go(self.end)
+        self.hv.scheduler.settle()
+        state = fingerprint(self.hv)
+        if self.position != now or self.hv.scheduler.running is not here:
+            self._travel.back_to(now)
+        return state
+
+    @classmethod
+    def open(cls, path: str) -> "Debugger":
+        """A debugger at the beginning of a recording.
+
+        Raises:
+            RecordingError: the file cannot be replayed here.
+        """
+        recording = load(path)
+        hv = Hypervisor(recording.settings)
+        for start in recording.domains:
+            recording.build(hv, start, Console())
+        debugger = cls(hv)
+        debugger.follow(recording)
+        return debugger
+
+    def follow(self, recording: Recording) -> None:
+        """What runs is a recording, from its beginning: its inputs come by themselves."""
+        self.timeline.follow(recording.inputs, recording.end)
+        self.checkpoints.update(recording.checkpoints)
 
     # -- stops -----------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from hypervisor.errors import HypervisorError
 from hypervisor.hypervisor import Hypervisor
 from hypervisor.symbols import Symbols
 
-_WIRING: Final = frozenset({"listeners", "on_end", "on_slice", "notify"})
+_WIRING: Final = frozenset({"listeners", "on_end", "on_slice", "notify", "built"})
 """Attributes that are not state."""
 _CONSOLE: Final = frozenset({"written", "dropped", "_partial", "on_input", "_input", "_waiting"})
 """The state of a console; the rest is its front end's (``hypervisor.debug.consoles``)."""

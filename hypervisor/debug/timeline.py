@@ -138,6 +138,14 @@ class Timeline:
             apply(self._hv, self._state, given)
         return self.applied != first
 
+    def follow(self, inputs: list[Input], end: int) -> None:
+        """The history is a recording's, and this is its beginning."""
+        self.inputs = list(inputs)
+        self.end = end
+        self.sealed = True
+        self._apply_due()
+        self.replaying = self.past
+
     # -- inputs ----------------------------------------------------------------------------
 
     def make(self, given: Input) -> None:

@@ -71,6 +71,13 @@ class Traveller:
         with self._alone(()), self._quietly(lambda stop: None):
             self._timeline.go(position)
 
+    def back_to(self, position: int) -> None:
+        """Go to a position anew, even if the machine stands there: an ended domain lives again."""
+        with self._alone(()), self._quietly(lambda stop: None):
+            if self._timeline.snapshots:
+                self._timeline.restore(self._timeline.nearest(max(0, position - 1)))
+            self._timeline.go(position)
+
     @contextmanager
     def _alone(self, wanted: tuple[AnyStop, ...]) -> Iterator[None]:
         """Only these stops are set for a while."""
