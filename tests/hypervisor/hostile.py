@@ -21,15 +21,16 @@ from hypervisor.abi import (
     MmuExt,
     SchedOp,
     VcpuOp,
+    Width,
     XenMem,
     XenVer,
 )
 from hypervisor.domain import State
 from hypervisor.errors import GuestFault, Preempted
 from hypervisor.frames import PageType
-from hypervisor.hypercalls import HYPERCALLS
+from hypervisor.hypercalls import TABLES
 from hypervisor.hypervisor import Hypervisor
-from tests.hypervisor.handmade import BASE, Handmade
+from tests.hypervisor.handmade import BASE, EXTENDED, RESERVATION, Handmade, arguments_of
 
 PAGES = 12
 EDGES = (
@@ -39,8 +40,13 @@ EDGES = (
     0x0001_0000_4000_0000,
 )  # fmt: skip
 COUNTS = (0, 1, 1, 2, 3, 5, 17, 1 << 16, (1 << 16) + 1, 1 << 20, 1 << 31, (1 << 32) - 1)
-CALLS = sorted(number for number in HYPERCALLS if number != Hypercall.iret)
+CALLS = {
+    width: sorted(number for number in table if number != Hypercall.iret)
+    for width, table in TABLES.items()
+}
 MFN_KINDS = 9
+TABLE_SLOTS = {64: (0, 1, 2, 256, 260, 300, 511), 32: (0, 1, 2, 3, 3, 4, 300, 427, 428, 511)}
+"""Slots of a table that it fills: those that matter at each width."""
 GOES_ON = 3
 """How often a preempted call is made again; a guest may also never do so."""
 
@@ -48,10 +54,16 @@ GOES_ON = 3
 class Hostile:
     """Draws and makes the hypercalls of one domain; ``log`` says what the last one was."""
 
-    def __init__(self, hv: Hypervisor, rng: random.Random, max_pages: int = 64) -> None:
+    def __init__(
+        self, hv: Hypervisor, rng: random.Random, max_pages: int = 64, width: Width = 64
+    ) -> None:
         self.hv = hv
         self.rng = rng
-        self.guest = Handmade(hv, PAGES, max_pages)
+        self.width = width
+        self.word = "Q" if width == 64 else "I"
+        self.calls = CALLS[width]
+        self.mask = (1 << width) - 1
+        self.guest = Handmade(hv, PAGES, max_pages, width)
         self.domain = self.guest.domain
         self.log: tuple[object, ...] = ()
         self._steps: list[tuple[int, Callable[[], None]]] = [
@@ -94,7 +106,7 @@ class Hostile:
             mine = frames.owned_by(self.domain.id)
             return int(rng.choice(mine)) if len(mine) else 0
         if kind == 3:
-            return rng.choice((space.l4, space.l3, space.l2, space.l1, self.domain.table))
+            return rng.choice((*space.tables, self.domain.table, self.domain.l3))
         if kind == 4:
             return rng.choice(
                 (self.domain.shared_info, self.domain.window, self.domain.window_l1, 0, 1)
@@ -167,11 +179,15 @@ class Hostile:
                 at = self.va()
         return at
 
+    def pack(self, count: int, *values: int) -> bytes:
+        """``count`` words of the guest's width."""
+        return struct.pack(f"<{count}{self.word}", *(value & self.mask for value in values))
+
     def call(self, number: int, *arguments: int) -> int | None:
         self.log = (number, *(hex(a & ((1 << 64) - 1)) for a in arguments))
         if self.domain.exit is not None:
             return None
-        padded = [a & ((1 << 64) - 1) for a in arguments] + [0] * (6 - len(arguments))
+        padded = arguments_of(self.width, number, arguments)
         for _ in range(GOES_ON):
             try:
                 return self.hv.dispatch.invoke(self.domain, number, padded)
@@ -182,7 +198,7 @@ class Hostile:
     # -- what it does ----------------------------------------------------------------------
 
     def _any(self) -> None:
-        self.call(self.rng.choice(CALLS), *(self.number() for _ in range(6)))
+        self.call(self.rng.choice(self.calls), *(self.number() for _ in range(6)))
 
     def _update_va(self) -> None:
         flags = self.rng.choice((0, 0, 1, 2, 3, self.number()))
@@ -231,10 +247,17 @@ class Hostile:
         for _ in range(count):
             common = rng.choice((*range(5), *range(5), MmuExt.NEW_BASEPTR, MmuExt.UNPIN_TABLE))
             command = common if rng.random() < 0.8 else rng.choice([*MmuExt, 99])
-            raw += struct.pack("<I4xQQ", command, self.mfn(), self.number())
+            raw += self._extended(command, self.mfn(), self.number())
         at = self.put(raw)
         count = count if rng.random() < 0.95 else rng.choice(COUNTS)
         self.call(Hypercall.mmuext_op, at, count, rng.choice((0, 0, self.va())), self.domid())
+
+    def _extended(self, command: int, first: int, second: int) -> bytes:
+        return struct.pack(EXTENDED[self.width], command, first & self.mask, second & self.mask)
+
+    def _reservation(self, at: int, count: int, order: int, flags: int, domid: int) -> bytes:
+        mask = self.mask
+        return struct.pack(RESERVATION[self.width], at & mask, count & mask, order, flags, domid)
 
     def _share(self) -> None:
         rng = self.rng
@@ -258,12 +281,12 @@ class Hostile:
     def _memory(self) -> None:
         rng = self.rng
         count = rng.choice((1, 1, 2, 4))
-        numbers = self.put(struct.pack(f"<{count}Q", *(self.mfn() for _ in range(count))))
+        numbers = self.put(self.pack(count, *(self.mfn() for _ in range(count))))
         order = rng.choice((0, 0, 0, 0, 1, 2, 9, 10, (1 << 32) - 1))
         if rng.random() < 0.05:
             count = rng.choice((1 << 26, 1 << 31, (1 << 64) - 1))
         flags = rng.choice((0, 0, 0, 13, 64, 1 << 16, (1 << 32) - 1))
-        raw = struct.pack("<QQIIH6x", numbers, count, order, flags, self.domid())
+        raw = self._reservation(numbers, count, order, flags, self.domid())
         command = rng.choice(
             (XenMem.increase_reservation, XenMem.decrease_reservation, XenMem.populate_physmap)
         )
@@ -273,12 +296,12 @@ class Hostile:
     def _exchange(self) -> None:
         rng = self.rng
         orders = rng.choice(((0, 0), (0, 1), (1, 0), (0, 9), (2, 0), (63, 0), (0, 64)))
-        lists = [self.put(struct.pack("<4Q", *(self.mfn() for _ in range(4)))) for _ in orders]
+        lists = [self.put(self.pack(4, *(self.mfn() for _ in range(4)))) for _ in orders]
         parts = [
-            struct.pack("<QQIIHxxxxxx", at, rng.choice((0, 1, 2, 4, 1 << 40)), order, 0, DomId.SELF)
+            self._reservation(at, rng.choice((0, 1, 2, 4, 1 << 31)), order, 0, DomId.SELF)
             for at, order in zip(lists, orders, strict=True)
         ]
-        raw = b"".join(parts) + struct.pack("<Q", rng.choice((0, 0, 1, (1 << 64) - 1)))
+        raw = b"".join(parts) + self.pack(1, rng.choice((0, 0, 1, (1 << 64) - 1)))
         self.call(Hypercall.memory_op, XenMem.exchange, self.put(raw))
 
     def _multicall(self) -> None:
@@ -294,15 +317,16 @@ class Hostile:
             elif choice == 2:
                 call = (Hypercall.mmu_update, 0, self.va(), 1, 0, DomId.SELF, 0, 0)
             else:
-                call = (rng.choice(CALLS), 0, *(self.number() for _ in range(4)), 0, 0)
-            raw += struct.pack("<8Q", *(n & ((1 << 64) - 1) for n in call))
+                call = (rng.choice(self.calls), 0, *(self.number() for _ in range(4)), 0, 0)
+            number, _, *arguments = call
+            raw += self.pack(8, number, 0, *arguments_of(self.width, number, tuple(arguments)))
         at = self.put(raw)
         count = count if rng.random() < 0.95 else rng.choice(COUNTS)
         self.call(Hypercall.multicall, at, count)
 
     def _set_gdt(self) -> None:
         count = self.rng.choice((0, 1, 2, 14))
-        at = self.put(struct.pack(f"<{count}Q", *(self.mfn() for _ in range(count))))
+        at = self.put(self.pack(count, *(self.mfn() for _ in range(count))))
         entries = self.rng.choice((count * 512, 1, 0, 7168, 7169, (1 << 32) - 1))
         self.call(Hypercall.set_gdt, at, entries)
 
@@ -312,6 +336,7 @@ class Hostile:
             0x00CF_9A00_0000_FFFF,
             0x00AF_9B00_0000_FFFF,
             0x0000_8900_0000_0067,
+            0x0000_EC00_E019_0000,
             self.number(),
         )
         descriptor = self.rng.choice((*kinds, self.rng.getrandbits(64)))
@@ -362,14 +387,14 @@ class Hostile:
             if level == 1 and rng.random() < 0.6:
                 target = rng.choice(list(self.domain.shared) or mine)
             rights = rng.choice((PTE_P, PTE_P | PTE_RW | PTE_US, PTE_P | PTE_US | 0x100))
-            words[rng.choice((0, 1, 2, 256, 260, 300, 511))] = target << PAGE_SHIFT | rights
+            words[rng.choice(TABLE_SLOTS[self.width])] = target << PAGE_SHIFT | rights
         if rng.random() < 0.1:
             words[rng.randrange(ENTRIES)] = self.entry()
         self.hv.machine.memory.array[frame] = words
         command = level - 1 if rng.random() < 0.9 else rng.randrange(4)
-        if level == 4 and rng.random() < 0.3:
+        if level == self.guest.space.level and rng.random() < 0.3:
             command = rng.choice((MmuExt.NEW_USER_BASEPTR, MmuExt.NEW_BASEPTR))
-        at = self.put(struct.pack("<I4xQQ", command, frame, 0))
+        at = self.put(self._extended(command, frame, 0))
         self.call(Hypercall.mmuext_op, at, 1, 0, DomId.SELF)
 
     def _repair(self) -> None:
@@ -387,7 +412,8 @@ class Hostile:
         rng = self.rng
         harmless = [op for op in SchedOp if op != SchedOp.shutdown]
         command = SchedOp.shutdown if rng.random() < 0.02 else rng.choice(harmless)
-        raw = struct.pack("<QIIQ", self.va(), rng.choice(COUNTS), 0, rng.choice(EDGES))
+        raw = self.pack(1, self.va())
+        raw += struct.pack("<IIQ", rng.choice(COUNTS), 0, rng.choice(EDGES))
         self.call(Hypercall.sched_op, command, self.put(raw))
 
     def _small(self) -> None:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from hypervisor.abi import Width
 from hypervisor.audit import audit
 from hypervisor.domain import Exit
 from hypervisor.hypervisor import Hypervisor
@@ -18,7 +19,7 @@ MEMORY = 1 << 20
 
 
 def attack(seed: int, steps: int) -> None:
-    """``steps`` actions of two or three domains that come and go."""
+    """``steps`` actions of two or three domains, of one width or both, that come and go."""
     rng = random.Random(seed)
     settings = Settings(
         machine_memory=MEMORY,
@@ -30,12 +31,13 @@ def attack(seed: int, steps: int) -> None:
     )
     hv = Hypervisor(settings)
     free = hv.frames.free
+    widths: tuple[Width, ...] = ((64,), (32,), (64, 32))[seed % 3]
     guests: list[Hostile] = []
     for step in range(steps):
         hv.reap()
         guests = [guest for guest in guests if guest.domain.exit is None]
         while len(guests) < 2 or (len(guests) < 3 and rng.random() < 0.02):
-            guests.append(Hostile(hv, rng, max_pages=48))
+            guests.append(Hostile(hv, rng, 48, rng.choice(widths)))
         guest = rng.choice(guests)
         if rng.random() < 0.004:
             hv.end(guest.domain, Exit("destroyed"))

@@ -1,8 +1,9 @@
 """Random sequences of sharing, writing, mapping, forking and destroying against a plain model.
 
-The model keeps what each mapping should read and how often each content is shared; it knows
-nothing of frames. After every step every page is read back, the counts are compared and the audit
-must be clean; at the end all domains die and every frame must be free again.
+Domains are of both widths, which makes no difference to the model. It keeps what each mapping
+should read and how often each content is shared; it knows nothing of frames. After every step every page
+is read back, the counts are compared and the audit must be clean; at the end all domains die and
+every frame must be free again.
 """
 
 from collections import Counter
@@ -20,7 +21,7 @@ from hypothesis.stateful import (
 
 from emu.paging import PTE_AVL
 from emu.units import PAGE_SHIFT, PAGE_SIZE
-from hypervisor.abi import Errno
+from hypervisor.abi import Errno, Width
 from hypervisor.audit import audit
 from hypervisor.domain import Exit
 from hypervisor.errors import GuestFault
@@ -73,15 +74,15 @@ class SharingModel(RuleBasedStateMachine):
         )
         self.hv = Hypervisor(self.machine_settings)
         self.free_at_start = self.hv.frames.free
-        self.create()
-        self.create()
+        self.create(64)
+        self.create(32)
 
     # -- what guests do --------------------------------------------------------------------
 
     @precondition(lambda self: len(self.domains) < 4)
-    @rule()
-    def create(self) -> None:
-        guest = Handmade(self.hv, PAGES)
+    @rule(width=st.sampled_from([64, 32]))
+    def create(self, width: Width) -> None:
+        guest = Handmade(self.hv, PAGES, width=width)
         contents = [i % len(CONTENTS) for i in range(PAGES)]
         for i, content in enumerate(contents):
             guest.write(guest.va(i), CONTENTS[content])
