@@ -368,3 +368,80 @@ def test_a_32_bit_domain_beside_a_64_bit_one(tmp_path: Path) -> None:
     other = part(out, "other")
     assert 'Thread 2.1 "d2 share" hit Breakpoint' in other
     assert "exited normally" in part(out, "end")
+
+
+def test_back_in_time(tmp_path: Path) -> None:
+    need("gcc")
+    source = tmp_path / "points.c"
+    source.write_text(POINTS)
+    with Served(str(source)) as served:
+        out = served.gdb(
+            "break add", "continue", "continue", "continue", "delete",
+            mark("write"), "watch counter", "reverse-continue", "print counter", "x/i $pc",
+            mark("before"), "reverse-continue", "print counter",
+            mark("begin"), "reverse-continue", "x/i $pc", "reverse-stepi",
+            mark("again"), "continue", "continue", "print counter",
+            mark("step"), "delete", "set var $pc1 = $pc", "stepi", "reverse-stepi",
+            "print $pc == $pc1",
+            mark("finish"), "tbreak add", "continue", "bt 1", "stepi", "reverse-finish", "x/i $pc",
+            mark("next"), "tbreak points.c:23", "continue", "reverse-next", "reverse-step",
+            mark("goto"), "monitor goto start", "maintenance flush register-cache", "x/i $pc",
+            mark("end"), "continue",
+        )  # fmt: skip
+        code, output, _ = served.end()
+    write = part(out, "write")
+    assert "Old value = 2\nNew value = 1\n" in write  # the write is undone, as gdb wants it
+    assert re.search(r"=> .*mov +%\w+,.*<counter>", write)
+    assert "Old value = 1\nNew value = 0\n" in part(out, "before")
+    begin = part(out, "begin")
+    assert begin.count("No more reverse-execution history.") == 2
+    assert "<_start>:\tcld" in begin
+    again = part(out, "again")
+    assert "Old value = 0\nNew value = 1\n" in again
+    assert "Old value = 1\nNew value = 2\n" in again
+    assert "= 1" in part(out, "step").splitlines()[-1]
+    finish = part(out, "finish")
+    assert re.search(r"=> .*call .*<add>", finish)
+    assert "reverse-execution" not in part(out, "next")
+    assert "<_start>:\tcld" in part(out, "goto")
+    assert "exited normally" in part(out, "end")
+    assert code == 0
+    assert "ok 1 - sum" in output
+    assert "not ok" not in output
+
+
+def test_back_through_a_copy_on_write_fault_to_who_shared_the_page() -> None:
+    """The whole story: the faulting write, its handler, the copy; then back to the share."""
+    walk = 'eval "monitor walk 0x%lx", $page'
+    share = (
+        "python import re; "
+        "page = int(gdb.parse_and_eval('$page')); "
+        "text = gdb.execute('monitor walk %#x' % page, to_string=True); "
+        "frame = re.search(r'frame (0x[0-9a-f]+), 4 KiB', text)[1]; "
+        "print('it is', frame); gdb.execute('monitor last-share ' + frame)"
+    )
+    with Served("share") as served:
+        out = served.gdb(
+            "break copy_on_write", "continue", "delete", "set var $page = $cr2 & ~0xfff",
+            mark("copied"), "finish", walk,
+            mark("fault"), "break copy_on_write", "reverse-continue", walk,
+            mark("store"), "delete", "monitor catch fault vector=14", "reverse-continue",
+            "reverse-stepi", "x/i $pc", walk,
+            mark("who"), "monitor delete", share, "maintenance flush register-cache", "bt 1", walk,
+            "reverse-stepi", walk,
+            mark("on"), "break copy_on_write", "continue", "print ($cr2 & ~0xfff) == $page",
+        )  # fmt: skip
+    copied, fault = part(out, "copied"), part(out, "fault")
+    writable = re.compile(r"L1\[.* RW ")
+    assert writable.search(copied)
+    assert not writable.search(fault)
+    assert "shared by" in fault
+    store = part(out, "store")
+    assert "(fault vector=0xe)" in store
+    assert re.search(r"=> .*mov +%rcx,\(%rdi,%rdx,1\)", store)
+    assert "shared by" in store
+    who = part(out, "who")
+    assert "hypercall_page" in who
+    shared = [int(count) for count in re.findall(r"shared by (\d+)", who)]
+    assert shared[0] == shared[1] + 1  # the merge is undone an instruction earlier
+    assert "= 1" in part(out, "on")
