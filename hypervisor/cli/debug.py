@@ -5,13 +5,14 @@ from typing import Final
 import click
 
 from emu.gdb.address import Address
-from hypervisor.cli import logs
+from hypervisor.cli import logs, tui
 from hypervisor.cli.exitcodes import EXIT_CODES
 from hypervisor.cli.guest_options import GuestOptions, guest_options
 from hypervisor.cli.machine_options import outputs
 from hypervisor.cli.prompt import Prompt, is_terminal
 from hypervisor.cli.screen import Screen
 from hypervisor.cli.session import Session
+from hypervisor.cli.tui.relay import Relay
 from hypervisor.debug.commands import Context, execute
 from hypervisor.debug.commands_shell import script_lines
 from hypervisor.debug.debugger import Debugger
@@ -52,6 +53,12 @@ Exit codes:
     "-c", "commands", multiple=True, metavar="COMMAND", help="Run COMMAND, then end. Repeatable."
 )
 @click.option("-i", "interactive", is_flag=True, help="After -x and -c show the prompt.")
+@click.option(
+    "--tui",
+    "whole_screen",
+    is_flag=True,
+    help="Show registers, code, page walk, frames and events all the time (needs the extra tui).",
+)
 @guest_options
 def debug(
     options: GuestOptions,
@@ -61,6 +68,7 @@ def debug(
     scripts: tuple[str, ...],
     commands: tuple[str, ...],
     interactive: bool,
+    whole_screen: bool,
 ) -> int:
     """Debug GUESTs: stop, look, step, and go back in time.
 
@@ -73,8 +81,10 @@ def debug(
     if stopped and not gdb_default and gdb is None:
         raise click.BadParameter("nobody could start the guests: -S goes with gdb", param_hint="-S")
     address = DEFAULT_GDB if gdb_default else gdb
+    if whole_screen:
+        _check_tui(address)
     logs.set_up(options.log)
-    screen = Screen(taken=options.output_taken)
+    screen = Relay(taken=options.output_taken)
     lines = [line for path in scripts for _, line in script_lines(path)] + list(commands)
     files = options.load()
     frames = options.trace_frames
@@ -93,13 +103,33 @@ def debug(
             if address is not None:
                 if going_on:
                     _serve(context, address, stopped, screen)
+            elif going_on and whole_screen:
+                prompt.code = tui.run(context, screen)
+                if prompt.code == tui.LEFT_FOR_PROMPT:
+                    prompt.code = None
+                    prompt.session()
             elif going_on and (interactive or not lines):
                 if is_terminal():
                     _greet(context, screen)
                 prompt.session()
         if options.json_ is not None:
+            session.finished = _finished(debugger)
             out.write_result(session.document(session.finish()))
     click.get_current_context().exit(_exit_code(prompt, debugger))
+
+
+def _check_tui(address: str | None) -> None:
+    """Make sure that the terminal view can be had.
+
+    Raises:
+        click.ClickException: Textual is not there.
+        click.BadParameter: there is no terminal, or gdb is to be the front end.
+    """
+    if address is not None:
+        raise click.BadParameter("gdb is the front end already", param_hint="--tui")
+    tui.require()
+    if not is_terminal():
+        raise click.BadParameter("there is no terminal to show it on", param_hint="--tui")
 
 
 def _greet(context: Context, screen: Screen) -> None:
@@ -110,6 +140,14 @@ def _greet(context: Context, screen: Screen) -> None:
     stop = context.debugger.last_stop
     if stop is not None:
         screen.say(reached(context, stop))
+
+
+def _finished(debugger: Debugger) -> bool:
+    """True if nothing can run any more."""
+    stop = debugger.last_stop
+    if stop is not None and stop.reason is StopReason.FINISHED:
+        return True
+    return all(domain.exit is not None for domain in debugger.hv.domains.values())
 
 
 def _exit_code(prompt: Prompt, debugger: Debugger) -> int:

@@ -163,8 +163,9 @@ def awatch(context: Context, arguments: str) -> str:
 @command("catch", "KIND [WHAT] [NAME=VALUE...] [domain N] [if CONDITION]", group="running",
          completes="catch")  # fmt: skip
 def catch(context: Context, arguments: str) -> str:
-    """Stop at the end of the trap in which something happens. KIND and what narrows it:
+    """Stop at the end of the trap in which something happens.
 
+    KIND, and what narrows it:
     fault [PF|VECTOR] [error=7|P+W] [address=A] [avl=BITS]   a fault or trap that the guest gets
     hypercall [NAME] [arg0=V...] [result=V]                  a hypercall, once it is done
     pte ADDRESS      any change of the entry that maps ADDRESS (m:ADDRESS: the entry itself)
