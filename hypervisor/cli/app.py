@@ -30,6 +30,7 @@ _COMMANDS: Final = {
     "asm": "asm",
     "test": "test",
     "new-guest": "new_guest",
+    "replay": "replay",
     "report": "report",
     "trace": "trace",
 }

@@ -51,10 +51,12 @@ class Timeline:
         self.start = hv.machine.position
         self.end = self.start
         """The furthest position of this history."""
+        self._seen = self.start
+        """The furthest position that was run to here: a recording's end may lie behind it."""
         self.sealed = False
         """The history is a recording's: it is not run on behind its end."""
         self.replaying = False
-        """What runs has run before."""
+        """What runs has run here before."""
         self.on_cut: list[Callable[[int], None]] = []
         """Told of the position at which a new future begins."""
         self.on_restore: Callable[[], None] = lambda: None
@@ -96,8 +98,10 @@ class Timeline:
         boundary = before + self._chunk
         if limit is not None:
             boundary = min(boundary, limit)
-        self.replaying = before < self.end
+        self.replaying = before < self._seen
         if self.replaying:
+            boundary = min(boundary, self._seen)
+        if before < self.end:
             boundary = min(boundary, self.end)
             if self.applied < len(self.inputs):
                 boundary = min(boundary, self.inputs[self.applied].position)
@@ -111,10 +115,11 @@ class Timeline:
             wanted = int((now - before) * _CHUNK_SECONDS / elapsed)
             wanted = min(wanted, 2 * self._chunk)
             self._chunk = min(max(wanted, _LEAST_CHUNK), _MOST_CHUNK)
+        self._seen = max(self._seen, now)
         self.end = max(self.end, now)
         if self._apply_due():
             finished = False
-        self.replaying = now < self.end
+        self.replaying = now < self._seen
         self._since += elapsed
         if self._snapshots is not None:
             self._snapshot_if_due(before, now)
@@ -144,7 +149,6 @@ class Timeline:
         self.end = end
         self.sealed = True
         self._apply_due()
-        self.replaying = self.past
 
     # -- inputs ----------------------------------------------------------------------------
 
@@ -169,7 +173,7 @@ class Timeline:
                 s for s in self.snapshots
                 if s.position < position or (s.position == position and s.inputs <= self.applied)
             ]  # fmt: skip
-            self.end = position
+            self.end = self._seen = position
             self.replaying = False
             for console in self._consoles.values():
                 console.cut()
@@ -240,8 +244,8 @@ class Timeline:
         self.applied = snapshot.inputs
         self._since = 0.0
         self.on_restore()
+        self.replaying = self.position < self._seen
         self._apply_due()
-        self.replaying = self.past
 
     def run_to(self, position: int) -> None:
         """Run forward to a position of the history; stops must not be in the way.
@@ -275,7 +279,7 @@ class Timeline:
             self.run_to(position - way // _NEAR)
             self.snapshot()
         self.run_to(position)
-        self.replaying = self.past
+        self.replaying = self.position < self._seen
 
     def facts(self) -> dict[str, Any]:
         """Numbers about the recording, for a person."""
