@@ -4,7 +4,7 @@ from emu.asm import assemble
 from guests.library import VIRT_BASE_32, to_elf
 from hypervisor.image import KernelImage, parse_image
 
-PRELUDE32 = """
+MACROS32 = """
 .macro hyper number, a1, a2, a3, a4
     .ifnb \\a1
     mov ebx, \\a1
@@ -21,6 +21,8 @@ PRELUDE32 = """
     mov eax, \\number
     int 0x82
 .endm
+"""
+PRELUDE32 = """
 .text
 .global _start
 _start:
@@ -40,5 +42,5 @@ SPIN32 = "jmp _start\n"
 
 def kernel32(text: str, name: str = "test32") -> KernelImage:
     """A 32-bit kernel that runs ``text`` and, if it falls through, powers off."""
-    program = assemble(PRELUDE32 + text + TAIL32, name=name, base=VIRT_BASE_32, bits=32)
+    program = assemble(MACROS32 + PRELUDE32 + text + TAIL32, name=name, base=VIRT_BASE_32, bits=32)
     return parse_image(to_elf(program), name)
