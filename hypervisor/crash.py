@@ -3,19 +3,24 @@
 It is made while the domain's state is in the CPU, and reads whatever that state is without trusting
 any of it: RIP, RSP and CR2 may point anywhere, tables may hold anything. What cannot be read is
 said to be unreadable; the report never fails and never writes guest memory, A bits included.
+
+A 32-bit guest's registers and stack are shown in its width, and its page tables as it knows them:
+three levels, without the hidden L4.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from emu import Trap
 from emu.cpu import REGISTER_NAMES, RSP, SEGMENT_NAMES
 from emu.disasm import disassemble
-from emu.paging import PF_ERROR, RFLAGS
+from emu.paging import PF_ERROR, RFLAGS, PagingMode
 from emu.trap import PF
 from emu.units import MA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
-from emu.walk import Access, Walk, walk
+from emu.walk import Access, Controls, Walk, walk
 from hypervisor.abi import result_name
 from hypervisor.domain import NO_FRAME, Domain, Happening
+from hypervisor.toplevel import cr3_of
 
 if TYPE_CHECKING:
     from hypervisor.hypervisor import Hypervisor
@@ -24,6 +29,8 @@ _CODE_BYTES: Final = 32
 _INSTRUCTIONS: Final = 4
 _STACK_WORDS: Final = 8
 _M64: Final = (1 << 64) - 1
+_M32: Final = (1 << 32) - 1
+_PAE: Final = Controls(mode=PagingMode.PAE)
 
 
 def crash_report(hv: "Hypervisor", domain: Domain, why: str) -> str:
@@ -47,29 +54,42 @@ def _registers(hv: "Hypervisor", domain: Domain) -> list[str]:
     mode = "kernel" if domain.kernel_mode else "user"
     name = domain.symbols.name(cpu.rip)
     where = f" <{name}>" if name else ""
-    lines = [f"rip {cpu.rip:#018x}{where}  {mode} mode, {cpu.bits}-bit code"]
-    names = [f"{name:>3} {cpu.register(name):016x}" for name in REGISTER_NAMES]
-    lines += ["  ".join(names[i : i + 4]) for i in range(0, len(names), 4)]
     flags = cpu.flags
+    if domain.width == 64:
+        lines = [f"rip {cpu.rip:#018x}{where}  {mode} mode, {cpu.bits}-bit code"]
+        names = [f"{name:>3} {cpu.register(name):016x}" for name in REGISTER_NAMES]
+    else:
+        lines = [f"eip {cpu.rip:#010x}{where}  {mode} mode, ring {cpu.cpl}, {cpu.bits}-bit code"]
+        shown = ((name, cpu.register(name) & _M32) for name in REGISTER_NAMES[:8])
+        names = [f"e{name[1:]} {value:08x}" for name, value in shown]
+    lines += ["  ".join(names[i : i + 4]) for i in range(0, len(names), 4)]
     lines.append(f"rflags {flags:#x} ({RFLAGS.describe(flags)})")
     lines.append(
         "  ".join(f"{name} {cpu.selector(i):04x}" for i, name in enumerate(SEGMENT_NAMES))
         + f"  fs base {cpu.segment_base(4):#x}  gs base {cpu.segment_base(5):#x}"
         + f"  other gs base {cpu.kernel_gs_base:#x}"
     )
-    lines.append(
-        f"cr0 {cpu.cr0:#x}  cr2 {cpu.cr2:#x}  cr3 {cpu.cr3:#x}  cr4 {cpu.cr4:#x}"
-        f"  kernel table {domain.table:#x}  user table {domain.user_table:#x}"
-        f"  kernel stack {domain.kernel_sp:#x}"
-    )
+    control = f"cr0 {cpu.cr0:#x}  cr2 {cpu.cr2:#x}  cr3 {cpu.cr3:#x}  cr4 {cpu.cr4:#x}"
+    if domain.width == 64:
+        tables = f"kernel table {domain.table:#x}  user table {domain.user_table:#x}"
+        stack = f"kernel stack {domain.kernel_sp:#x}"
+    else:
+        tables = f"L3 table {domain.l3:#x} (hidden L4 table {domain.table:#x})"
+        stack = f"kernel stack {domain.kernel_ss:04x}:{domain.kernel_sp:#x}"
+    lines.append(f"{control}  {tables}  {stack}")
     return lines
 
 
 def _walk(hv: "Hypervisor", domain: Domain, va: int, access: Access) -> Walk | None:
     table = domain.table if domain.kernel_mode else domain.user_table
+    if domain.width == 64:
+        va &= _M64
+    else:
+        # Ring 1 is the supervisor to the MMU, and has pages of its own.
+        va, access = va & _M32, replace(access, user=not domain.kernel_mode)
     if table == NO_FRAME:
         return None
-    return walk(hv.machine.memory, table << PAGE_SHIFT, VA(va & _M64), access=access)
+    return walk(hv.machine.memory, table << PAGE_SHIFT, VA(va), access=access)
 
 
 def _read(hv: "Hypervisor", domain: Domain, va: int, length: int) -> bytes:
@@ -113,18 +133,24 @@ def _last_exception(hv: "Hypervisor", domain: Domain) -> list[str]:
 
 
 def _stack(hv: "Hypervisor", domain: Domain) -> list[str]:
-    sp = hv.machine.cpu.words[RSP]
-    raw = _read(hv, domain, sp, 8 * _STACK_WORDS)
-    words = [int.from_bytes(raw[i : i + 8], "little") for i in range(0, len(raw) - 7, 8)]
+    size = domain.width // 8
+    sp = hv.machine.cpu.words[RSP] & (_M64 if size == 8 else _M32)
+    raw = _read(hv, domain, sp, size * _STACK_WORDS)
+    starts = range(0, len(raw) - size + 1, size)
+    words = [int.from_bytes(raw[i : i + size], "little") for i in starts]
     if not words:
         return [f"stack at {sp:#x}: not readable"]
-    return [f"stack at {sp:#x}:", "  " + " ".join(f"{word:016x}" for word in words)]
+    return [f"stack at {sp:#x}:", "  " + " ".join(f"{word:0{2 * size}x}" for word in words)]
 
 
 def _walk_cr2(hv: "Hypervisor", domain: Domain) -> str:
     write = bool(hv.machine.cpu.error_code & 2)
     path = _walk(hv, domain, hv.machine.cpu.cr2, Access(user=True, write=write))
-    return "no page table" if path is None else path.explain()
+    if path is None:
+        return "no page table"
+    if domain.width == 32:
+        path = replace(path, cr3=cr3_of(domain), steps=path.steps[1:], controls=_PAE)
+    return path.explain()
 
 
 def _recent(domain: Domain, item: Happening | Trap) -> str:

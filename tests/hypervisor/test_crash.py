@@ -8,6 +8,7 @@ from hypervisor.hypervisor import Hypervisor
 from hypervisor.image import parse_image
 from hypervisor.settings import Settings
 from hypervisor.symbols import MAX_OFFSET, Symbols
+from tests.hypervisor.tiny32 import Tiny32
 
 SOURCE = """
 .include "lib/kernel.inc"
@@ -50,3 +51,18 @@ def test_symbols_name_what_lies_behind_them() -> None:
     assert symbols.name(0x2000 + MAX_OFFSET) == f"b+{MAX_OFFSET:#x}"
     assert symbols.name(0x2001 + MAX_OFFSET) == ""
     assert Symbols().name(5) == ""
+
+
+def test_a_32_bit_domain_is_shown_in_its_width() -> None:
+    tiny = Tiny32("mov ecx, 0x1234\n push 0x55667788\nf: mov eax, [0x41000000]")
+    tiny.run()
+    lines = tiny.crashed.splitlines()
+    assert "unhandled #PF" in lines[0]
+    assert f"eip {tiny.at('f'):#010x}  kernel mode, ring 1, 32-bit code" in lines
+    assert any("ecx 00001234" in line for line in lines)
+    assert any(line.startswith("  55667788 ") for line in lines)
+    assert "  mov eax, dword ptr [0x41000000]" in "\n".join(lines).replace("0x40000000: ", "")
+    at = next(i for i, line in enumerate(lines) if line.startswith("  walk of 0x"))
+    assert f"PAE, CR3 {tiny.space.l3 << 12:#x}" in lines[at]
+    assert [line.split("[")[0].strip() for line in lines[at + 1 : at + 3]] == ["L3", "L2"]
+    assert "not present" in lines[at + 2]
