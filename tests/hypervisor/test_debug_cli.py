@@ -148,6 +148,18 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.fd, text.encode())
 
+    def press_until(self, key: str, text: str) -> None:
+        """Press a key, and again if it was lost: between two looks at the keyboard Python's
+        readline notices a signal only at the next key."""
+        for _ in range(30):
+            self.type(key)
+            try:
+                self.wait_for(text, 2)
+            except AssertionError:
+                continue
+            return
+        raise AssertionError(f"no {text!r} in {self.seen!r}")
+
     def end(self) -> int:
         """The exit code, once it has ended."""
         while True:
@@ -223,8 +235,7 @@ def test_ctrl_c_stops_the_guest_and_drops_a_line(tmp_path: Path, history: Path) 
         assert "interrupt, d1 endless" in session.wait_for("(cowbird d1) ")
         session.type("some text")
         session.wait_for("some text")
-        session.type("\x03")
-        session.wait_for("(cowbird d1) ")
+        session.press_until("\x03", "(cowbird d1) ")
         session.type("when\n")
         assert "position " in session.wait_for("(cowbird d1) ")
         session.type("quit 4\n")
