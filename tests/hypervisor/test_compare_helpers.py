@@ -1,0 +1,108 @@
+"""What becomes of the clients of a manager or a pager that dies, stalls or is lied to."""
+
+from random import Random
+
+import pytest
+
+from hypervisor.audit import audit
+from hypervisor.builder import build_domain
+from hypervisor.compare.cell import Cell, Experiment, kernel
+from hypervisor.console import Console
+from hypervisor.domain import State
+from hypervisor.hypervisor import Hypervisor
+
+STEP = 200_000
+LIMIT = 400_000_000
+
+
+class Beside(Experiment):
+    """An experiment with a domain on the same machine that is in nobody's group."""
+
+    def __init__(self, system: str) -> None:
+        super().__init__(Cell(system, "identical", 2, pages=48))
+        self.said: list[str] = []
+        self.outsider = build_domain(
+            self.hv,
+            kernel("lab"),
+            memory=4 << 20,
+            name="outsider",
+            cmdline="workload=fourphase contents=identical policy=share pages=48 instance=9",
+            console=Console(self.said.append),
+        )
+
+    def until(self, hv: Hypervisor, what: str) -> None:
+        """Run until the first client has come to a mark."""
+        while f"# mark {what}" not in self.lines[0]:
+            assert not hv.run(STEP)
+            assert hv.machine.position < LIMIT
+
+    def finish(self) -> None:
+        while not self.hv.run(STEP):
+            assert self.hv.machine.position < LIMIT
+
+
+@pytest.mark.parametrize("system", ["manager", "pager"])
+def test_all_went_well_and_nothing_was_refused(system):
+    both = Beside(system)
+    both.finish()
+    assert audit(both.hv) == []
+    assert both.probe.reported["helper_refused"] == 0
+    assert both.probe.reported["helper_served"] > 100
+    assert [line[-1].startswith("ok 3") for line in both.lines] == [True, True]
+    assert both.hv.domains == {}
+
+
+@pytest.mark.parametrize("system", ["manager", "pager"])
+@pytest.mark.parametrize("how", ["dies", "stalls"])
+def test_it_hurts_its_group_only(system, how):
+    both = Beside(system)
+    both.until(both.hv, "read")
+    if how == "dies":
+        both.hv.crash(both.helpers[0], "test")
+    else:
+        both.hv.scheduler.pause(both.helpers[0])
+    both.finish()
+    assert both.outsider.exit is not None
+    assert both.outsider.exit.reason == "poweroff"
+    assert both.said[-1].startswith("ok 3")
+    assert audit(both.hv) == []
+    for client in both.clients:
+        # They wait for an answer, or Xen has told them that nobody is there.
+        assert client.state is State.BLOCKED or client.exit is not None
+    for client in both.clients:
+        both.hv.crash(client, "test")
+    assert audit(both.hv) == []
+
+
+@pytest.mark.parametrize("system", ["manager", "pager"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_client_that_lies(system, seed):
+    """Its link is full of claims: they are refused, and the other client is served on."""
+    both = Beside(system)
+    hv = both.hv
+    both.until(hv, "read")
+    liar, honest = both.clients
+    link = liar.symbols.address("link")
+    assert link is not None
+    random = Random(seed)
+    for _ in range(64):
+        hv.run(STEP // 4)
+        if liar.exit is not None or honest.exit is not None:
+            break
+        page = bytearray(hv.guest.read(liar, link, 4096))
+        for slot in range(32):
+            at = 64 + slot * 64
+            words = [random.choice([0, 1, 16, 500, 1 << 20, random.getrandbits(64)]) for _ in "abc"]
+            page[at : at + 4] = random.randrange(12).to_bytes(4, "little")
+            for i, word in enumerate(words):
+                page[at + 8 + 8 * i : at + 16 + 8 * i] = word.to_bytes(8, "little")
+        asked = int.from_bytes(page[16:20], "little") + random.choice([1, 5, 31])
+        page[16:20] = asked.to_bytes(4, "little")
+        hv.guest.write(liar, link, bytes(page))
+        assert audit(hv) == []
+    hv.crash(liar, "test")
+    both.finish()
+    assert audit(hv) == []
+    assert both.outsider.exit is not None
+    assert both.outsider.exit.reason == "poweroff"
+    assert both.said[-1].startswith("ok 3")
