@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from guests import library
-from tests.hypervisor.real_gdb import Served, mark, part
 from tests.needs import need
+from tests.real_gdb import Served, mark, part
 
 POINTS = """\
 // cowbird: description = for a debugger

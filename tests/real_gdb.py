@@ -14,7 +14,7 @@ from types import TracebackType
 
 from tests.needs import need
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 120
 """Seconds after which a session is stuck."""
 _PLAIN = ("set pagination off", "set confirm off", "set width 0", "set style enabled off")
