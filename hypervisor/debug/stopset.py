@@ -163,7 +163,13 @@ class StopSet:
         self.refresh()
 
     def refresh(self) -> None:
-        """Stops were added, removed or changed: connect what is needed and no more."""
+        """Stops were added, removed or changed: connect what is needed and no more.
+
+        Raises:
+            DebugError: a condition that was changed in place is none.
+        """
+        for changed in self.stops.values():
+            self._compile(changed.condition)
         active = [stop for stop in self.stops.values() if stop.enabled]
         self._by_domain = {}
         for stop in active:
@@ -232,6 +238,7 @@ class StopSet:
         text = ""
         if stop.condition:
             try:
+                self._compile(stop.condition)  # a search's own stops are not in the set
                 if not self._conditions[stop.condition].holds(names):
                     return False, ""
             except DebugError as error:
