@@ -94,7 +94,7 @@ def debug(
         out.begin()
         session.shows_reports = False  # the stop says it
         debugger = Debugger(session.hv)
-        session.only_once(lambda: getattr(debugger, "replaying", False))
+        session.only_once(lambda: debugger.replaying)
         context = Context.of(debugger, screen.say)
         context.domain_id = next(iter(session.hv.domains), None)
         prompt = Prompt(context, screen.say)

@@ -48,6 +48,33 @@ def by_line(context: Context, once: Callable[[int], Stop]) -> Stop:
     return stop
 
 
+def by_line_back(context: Context, once: Callable[[int], Stop]) -> Stop:
+    """Single steps back to where a line of source before this one begins.
+
+    As in gdb: from the middle of a line, that is the line's own beginning.
+    """
+    domain = context.domain
+    lines = domain.symbols.lines
+
+    def line() -> tuple[str, int] | None:
+        return lines.lookup(context.debugger.registers(domain.id).rip)
+
+    here = line()
+    stop = once(domain.id)
+    reached_line = line()
+    if stop.reason is not StopReason.STEP or reached_line is None or here is None:
+        return stop
+    for _ in range(MAX_STEPS):
+        before = stop
+        stop = once(domain.id)
+        if stop.reason is not StopReason.STEP:
+            return stop
+        if line() != reached_line:
+            # One too far: this is the end of the line before.
+            return context.debugger.goto(before.position)
+    return stop
+
+
 @command("continue", "[N]", aliases=("c", "fg"), group="running", moves=True)
 def continue_(context: Context, arguments: str) -> str:
     """Run until something stops the machine: a breakpoint, a catch, the end, Ctrl-C.

@@ -6,7 +6,7 @@ from hypervisor.debug import moments
 from hypervisor.debug.commands import Context, command
 from hypervisor.debug.commands_data import typed_place
 from hypervisor.debug.commands_paging import frame_number
-from hypervisor.debug.commands_running import by_line, repeated, times
+from hypervisor.debug.commands_running import by_line_back, repeated, times
 from hypervisor.debug.commands_stops import entry_address
 from hypervisor.debug.model import DebugError
 from hypervisor.debug.stop_text import reached
@@ -42,7 +42,9 @@ def reverse_stepi(context: Context, arguments: str) -> str:
 @command("reverse-step", "[N]", aliases=("rs",), group="time", moves=True)
 def reverse_step(context: Context, arguments: str) -> str:
     """Go back to the line of source before, into calls; one instruction where none is known."""
-    return repeated(context, arguments, lambda _: by_line(context, context.debugger.reverse_step))
+    return repeated(
+        context, arguments, lambda _: by_line_back(context, context.debugger.reverse_step)
+    )
 
 
 @command("reverse-nexti", "[N]", aliases=("rni",), group="time", moves=True)
@@ -54,7 +56,9 @@ def reverse_nexti(context: Context, arguments: str) -> str:
 @command("reverse-next", "[N]", aliases=("rn",), group="time", moves=True)
 def reverse_next(context: Context, arguments: str) -> str:
     """Go back to the line of source before, over calls."""
-    return repeated(context, arguments, lambda _: by_line(context, context.debugger.reverse_next))
+    return repeated(
+        context, arguments, lambda _: by_line_back(context, context.debugger.reverse_next)
+    )
 
 
 @command("reverse-continue", aliases=("rc",), group="time", moves=True)

@@ -29,7 +29,7 @@ class EventLog:
         debugger.hv.listen(self._happened)
 
     def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
-        if getattr(self._debugger, "replaying", False):
+        if self._debugger.replaying:
             return
         position = self._debugger.hv.machine.position
         # A new future: what was logged behind its beginning never happened.

@@ -168,7 +168,7 @@ def _frames(old: Moment, new: Moment) -> Iterator[str]:
             if before != after:
                 words.append(f"{name} {before} -> {after}")
         if old.hashes[mfn] != new.hashes[mfn] and FREE not in (old.owner[mfn], new.owner[mfn]):
-            words.append("contents")
+            words.append(f"contents ({_owner(new.owner[mfn])})")
         yield f"frame {mfn:#x}: {', '.join(words)}"
 
 
