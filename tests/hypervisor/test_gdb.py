@@ -11,7 +11,7 @@ import pytest
 
 from guests import library
 from tests.needs import need
-from tests.real_gdb import Served, mark, part
+from tests.real_gdb import ROOT, Served, mark, part
 
 POINTS = """\
 // cowbird: description = for a debugger
@@ -123,6 +123,19 @@ def test_a_c_guest_by_its_dwarf(tmp_path: Path) -> None:
     assert "points.c:13" in watch
     assert "breakpoint already hit 1 time" in watch
     assert "Current source file is" in part(out, "next")
+
+
+def test_what_the_readme_shows() -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = text.partition("### With gdb")[2].partition("| to | do |")[0]
+    commands = re.findall(r"^\(gdb\) (.*?)(?:  .*)?$", shown, re.M)
+    assert len(commands) > 8
+    with Served("share", "--domains", "2") as served:
+        out = served.gdb(*commands[:-2], mark("last"), *commands[-2:], extended=True)
+    assert 'Thread 1.1 "d1 share" hit Breakpoint 1.1, copy_on_write () at ' in out
+    assert "Old value = 0\nNew value = 1\n" in out
+    assert "Old value = 1\nNew value = 0\n" in out
+    assert "(share):" in part(out, "last")
 
 
 def test_two_domains_at_once() -> None:
