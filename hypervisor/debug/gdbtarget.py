@@ -3,8 +3,9 @@
 An adapter from ``emu.gdb.Target`` onto ``Debugger``, which owns every mechanism; here are only the
 translations between the two, and what gdb expects of a process that a domain does not have:
 
-- A domain that crashes stays for a moment: gdb is shown a signal where it crashed, with all its
-  registers and memory, and is told of its end when it lets it go on.
+- A domain that crashes, or whose end is caught (``monitor catch exit``), stays for a moment: gdb is
+  shown a signal where it is, with all its registers and memory, and is told of the end when it lets
+  it go on. From there it can also go back.
 - A domain that gdb kills is frozen for good: the hypervisor could not take a destroyed one back
   when time goes backward. It is no longer listed.
 - A domain is resumed alone or with others (``vCont``): those that are not named are frozen.
@@ -84,8 +85,8 @@ class GdbTarget:
         self._debugger = debugger
         self._execute = execute
         self._interrupted = False
-        self._crashed: int | None = None
-        """The domain whose crash was shown, and whose end was not yet."""
+        self._leaving: StopReport | None = None
+        """The end of a domain that still exists: told when gdb lets it go on."""
         self._killed: set[int] = set()
         self._moves = 0
         self._breakpoints: dict[int, tuple[int, int]] = {}
@@ -94,10 +95,13 @@ class GdbTarget:
     # -- domains ---------------------------------------------------------------------------
 
     def _domains(self) -> list[Domain]:
+        leaving = None
+        if self._leaving is not None and self._leaving.thread is not None:
+            leaving = self._leaving.thread.process
         return [
             domain
             for domain in self._debugger.hv.domains.values()
-            if (domain.exit is None or domain.id == self._crashed) and domain.id not in self._killed
+            if (domain.exit is None or domain.id == leaving) and domain.id not in self._killed
         ]
 
     def threads(self) -> Sequence[Thread]:
@@ -206,10 +210,9 @@ class GdbTarget:
     def resume(self, how: Resume) -> StopReport:
         """Run as gdb says, until there is something to tell it."""
         self._interrupted = False
-        if self._crashed is not None:
-            crashed, self._crashed = self._crashed, None
-            if not how.backward:
-                return StopReport(Cause.KILLED, ThreadId(crashed))
+        leaving, self._leaving = self._leaving, None
+        if leaving is not None and not how.backward:
+            return leaving
         try:
             while True:
                 report = self._report(self._run(how))
@@ -253,13 +256,14 @@ class GdbTarget:
         domain = self._debugger.hv.domains.get(stop.domain or 0)
         status = 0
         text = stop.text
-        if cause is Cause.CRASH:
-            if domain is None:
-                cause = Cause.KILLED
-            else:
-                self._crashed = domain.id
+        if domain is not None and domain.exit is not None:
+            status = domain.exit.code
+            if cause in (Cause.CRASH, Cause.CATCH):
+                end = Cause.KILLED if domain.exit.reason == "crash" else Cause.EXITED
+                self._leaving = StopReport(end, thread, status=status)
+        if cause is Cause.CRASH and domain is None:
+            cause = Cause.KILLED
         elif cause is Cause.EXITED:
-            status = 0 if domain is None or domain.exit is None else domain.exit.code
             text = f"domain {stop.domain}: {stop.text}"
         elif cause is Cause.CATCH and stop.event is not None:
             what = event_text(stop.event, self._debugger.hv.domains).strip()
@@ -290,7 +294,7 @@ class GdbTarget:
         finally:
             if self._fingerprint() != before:
                 self._moves += 1
-                self._crashed = None
+                self._leaving = None
 
     def _fingerprint(self) -> tuple[int, tuple[tuple[int, dict[str, int]], ...]]:
         """Changes when a command moved the machine or changed registers."""
@@ -305,7 +309,8 @@ class GdbTarget:
 def _state(domain: Domain, current: int | None) -> str:
     mode = "kernel" if domain.kernel_mode else "user"
     if domain.exit is not None:
-        return f"crashed in {mode} mode"
+        what = "crashed" if domain.exit.reason == "crash" else "ends"
+        return f"{what} in {mode} mode"
     if domain.id == current:
         return f"running, {mode} mode"
     return f"{domain.state.value}, {mode} mode"

@@ -313,6 +313,7 @@ def test_a_crash_is_a_signal_where_it_was(tmp_path: Path) -> None:
     with Served(str(source), "hello") as served:
         out = served.gdb(
             mark("crash"), "continue", "info threads", "x/i $pc", "print $rsp > 0",
+            mark("back"), "reverse-stepi", "x/i $pc", "continue",
             mark("end"), "continue", "info inferiors",
             mark("other"), "inferior 2", "continue",
             extended=True,
@@ -324,6 +325,7 @@ def test_a_crash_is_a_signal_where_it_was(tmp_path: Path) -> None:
     assert "last exception: #PF" in crash
     assert '"d1 panic" (crashed in kernel mode)' in crash
     assert "<hypercall_page" in crash
+    assert "received signal SIGSEGV" in part(out, "back")
     end = part(out, "end")
     assert "terminated with signal SIGSEGV" in end
     assert re.search(r"2 +process 2", end)

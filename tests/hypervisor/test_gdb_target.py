@@ -125,6 +125,25 @@ def test_a_frozen_domain_stays_where_it_is(gdb: Gdb) -> None:
     assert gdb("qfThreadInfo") == "l"
 
 
+def test_an_end_that_is_caught_can_be_looked_at_and_left(gdb: Gdb) -> None:
+    gdb.monitor("catch exit")
+    assert gdb("vCont;c:p2.-1") == "T05thread:p2.1;"
+    assert "(exit)" in gdb.console
+    assert gdb("qfThreadInfo") == "mp1.1,p2.1"
+    rip = gdb.register("rip")
+    assert rip > START
+    gdb("Hcp2.1")
+    assert gdb("bs") == "T05thread:p2.1;"
+    assert gdb.shell.hv.domains[2].exit is None
+    assert gdb("vCont;s:p2.1") in ("T05thread:p2.1;", "W00;process:2")
+    if gdb("?").startswith("T"):
+        assert gdb("vCont;c:p2.-1") == "W00;process:2"
+    assert gdb("qfThreadInfo") == "mp1.1"
+    assert gdb("Hgp1.1") == "OK"
+    assert gdb("vCont;c") == "T05thread:p1.1;"
+    assert gdb("vCont;c") == "W00;process:1"
+
+
 def test_a_domain_that_was_killed_never_runs_again(gdb: Gdb) -> None:
     gdb("!")
     gdb("vCont;s:p2.1")
