@@ -109,25 +109,13 @@ class Prompt:
                     print()
                     continue
                 line = line or self._last
-                self._last = self._repeatable(line)
+                self._last = repeatable(line)
                 if line:
                     yield line
 
     def _text(self) -> str:
         number = self.context.domain_id
         return "(cowbird) " if number is None else f"(cowbird d{number}) "
-
-    @staticmethod
-    def _repeatable(line: str) -> str:
-        try:
-            item, arguments = find(line)
-        except DebugError:
-            return ""
-        if item.name in _REPEATED:
-            return line
-        if item.name == "x":
-            return f"x{arguments.split()[0]}" if arguments.startswith("/") else "x"
-        return item.name if item.name == "list" else ""
 
     # -- Ctrl-C ----------------------------------------------------------------------------
 
@@ -159,6 +147,19 @@ class Prompt:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def repeatable(line: str) -> str:
+    """What an empty line does after this one: the same, what goes on from it, or nothing."""
+    try:
+        item, arguments = find(line)
+    except DebugError:
+        return ""
+    if item.name in _REPEATED:
+        return line
+    if item.name == "x":
+        return f"x{arguments.split()[0]}" if arguments.startswith("/") else "x"
+    return item.name if item.name == "list" else ""
 
 
 def is_terminal() -> bool:

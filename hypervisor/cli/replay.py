@@ -5,14 +5,12 @@ from typing import Final
 import click
 
 from hypervisor.cli import logs
-from hypervisor.cli.debug import _exit_code, _greet, _serve
 from hypervisor.cli.exitcodes import EXIT_CODES
-from hypervisor.cli.prompt import Prompt, is_terminal
+from hypervisor.cli.frontend import FrontEnd, front_end_options
 from hypervisor.cli.screen import Screen
 from hypervisor.cli.session import Session
 from hypervisor.cli.sources import Source
-from hypervisor.debug.commands import Context
-from hypervisor.debug.commands_shell import script_lines
+from hypervisor.cli.tui.relay import Relay
 from hypervisor.debug.debugger import Debugger
 from hypervisor.debug.model import StopReason
 from hypervisor.debug.recording import Recording, load
@@ -33,30 +31,9 @@ Exit codes:
 @click.command(epilog=_EPILOG)
 @click.argument("file")
 @click.option("--check", is_flag=True, help="Run to the end, and compare with what was recorded.")
-@click.option(
-    "--gdb", metavar="tcp:[HOST]:PORT|unix:PATH", help="Wait for gdb instead of showing a prompt."
-)
-@click.option(
-    "-x",
-    "scripts",
-    multiple=True,
-    metavar="FILE",
-    help="Run the commands in FILE, then end. Repeatable; files come before -c.",
-)
-@click.option(
-    "-c", "commands", multiple=True, metavar="COMMAND", help="Run COMMAND, then end. Repeatable."
-)
-@click.option("-i", "interactive", is_flag=True, help="After -x and -c show the prompt.")
+@front_end_options
 @click.option("--log", multiple=True, metavar="LEVEL|NAME", help="As for 'boot'.")
-def replay(
-    file: str,
-    check: bool,
-    gdb: str | None,
-    scripts: tuple[str, ...],
-    commands: tuple[str, ...],
-    interactive: bool,
-    log: tuple[str, ...],
-) -> int:
+def replay(file: str, check: bool, front: FrontEnd, log: tuple[str, ...]) -> int:
     """Replay the run recorded in FILE (the debugger's 'save'), instruction for instruction.
 
     Everything that came to the guests from outside comes again where it came then; images, modules
@@ -64,14 +41,13 @@ def replay(
     anywhere.
     """
     logs.set_up(log)
-    if check and (gdb is not None or scripts or commands or interactive):
+    lines = front.check()
+    if check and front.wanted:
         raise click.BadParameter("nobody debugs a run that is checked", param_hint="--check")
-    screen = Screen()
+    screen = Relay()
     recording = load(file)
-    lines = [line for path in scripts for _, line in script_lines(path)] + list(commands)
     session = begin(recording, screen, show=not check)
     debugger = Debugger(session.hv, record=not check)
-    session.only_once(lambda: debugger.replaying)
     debugger.follow(recording)
     if recording.other_sources:
         screen.tell(
@@ -80,18 +56,7 @@ def replay(
     if check:
         code = _check(file, debugger, recording, screen)
         click.get_current_context().exit(code)
-    context = Context.of(debugger, screen.say)
-    context.domain_id = next(iter(session.hv.domains), None)
-    prompt = Prompt(context, screen.say)
-    with prompt.interruptible():
-        going_on = prompt.script(lines)
-        if going_on and gdb is not None:
-            _serve(context, gdb, True, screen)
-        elif going_on and (interactive or not lines):
-            if is_terminal():
-                _greet(context, screen)
-            prompt.session()
-    click.get_current_context().exit(_exit_code(prompt, debugger))
+    click.get_current_context().exit(front.attend(session, debugger, screen, lines))
 
 
 def begin(recording: Recording, screen: Screen, *, show: bool = True) -> Session:
