@@ -8,7 +8,7 @@ How it fails: ``CompareError`` with one line that names the value, and what ther
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -31,6 +31,7 @@ _RANGES: Final = {
     "groups": (1, MAX_DOMAINS),
 }
 """Least and greatest of each list of numbers; ``sleep`` in ns."""
+_NAMES: Final = {"systems": tuple(SYSTEMS), "workloads": tuple(WORKLOADS)}
 _FLAGS: Final = ("zero_only", "opaque")
 
 
@@ -103,9 +104,9 @@ def make_grid(values: Mapping[str, Any], where: str = "") -> Grid:
 
 
 def _value(at: str, key: str, value: Any) -> Any:
-    names: Iterable[str] | None = {"systems": SYSTEMS, "workloads": WORKLOADS}.get(key)  # type: ignore[assignment]
+    names = _NAMES.get(key)
     if names is not None:
-        if value not in names:
+        if not isinstance(value, str) or value not in names:
             raise CompareError(f"{at}{key}: no {key[:-1]} {value!r}; there are {', '.join(names)}")
         return value
     if key in _FLAGS:
@@ -121,9 +122,11 @@ def _value(at: str, key: str, value: Any) -> Any:
 
 
 def _distinct(values: tuple[Any, ...], at: str, key: str) -> tuple[Any, ...]:
-    for number, value in enumerate(values):
-        if value in values[:number]:
+    seen = set()
+    for value in values:
+        if value in seen:
             raise CompareError(f"{at}{key}: {value} is there twice")
+        seen.add(value)
     return values
 
 

@@ -142,6 +142,8 @@ def _inline(svg: str, name: str) -> str:
     """A figure inside the page: its ids get a prefix, so that they stay apart."""
     start = svg.index("<svg")
     text = svg[start:]
+    before, _, rest = text.partition("<metadata>")
+    text = before + rest.partition("</metadata>")[2] if rest else text
     for before in ('id="', 'href="#', "url(#"):
         text = text.replace(before, f"{before}{name}-")
     return text

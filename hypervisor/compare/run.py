@@ -6,7 +6,9 @@ costs its own cell, whose outcome is then ``lost``. Results come as they are fin
 How it fails: ``CompareError`` if there is no such scheduler, or dask is not installed.
 """
 
+import re
 import resource
+import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,6 +28,9 @@ LOST: Final = "lost"
 TIMEOUT: Final = 1800.0
 """Seconds of host time for one cell, after which its process is ended: a last resort."""
 _CONNECT: Final = "15s"
+_REACH: Final = 5.0
+"""Seconds."""
+_ADDRESS: Final = re.compile(r"(?:tcp|tls)://(?:\[([^]]+)\]|([^:/\[\]]+)):(\d{1,5})/?")
 
 
 def lost(cell: Cell, reason: str) -> Result:
@@ -78,6 +83,23 @@ def run_local(
         finished.close()
 
 
+def _reach(scheduler: str) -> None:
+    """See that somebody listens there: dask's own attempt goes on for long, and prints.
+
+    Raises:
+        CompareError: it is no address of a scheduler, or nobody does.
+    """
+    found = _ADDRESS.fullmatch(scheduler)
+    if found is None or int(found[3]) > 0xFFFF:
+        raise CompareError(
+            f"--scheduler {scheduler}: no address of a dask scheduler (tcp://HOST:PORT)"
+        )
+    try:
+        socket.create_connection((found[1] or found[2], int(found[3])), _REACH).close()
+    except (OSError, UnicodeError) as error:
+        raise CompareError(f"no dask scheduler at {scheduler}: {error}") from None
+
+
 def run_on(
     scheduler: str, cells: Sequence[Cell], *, work: Work = run_cell
 ) -> Generator[tuple[Cell, Result], None, None]:
@@ -87,8 +109,9 @@ def run_on(
         CompareError: dask.distributed is not installed, or nobody answers there.
     """
     distributed = optional("distributed", "--scheduler", "sweep")
+    _reach(scheduler)
     try:
-        client = distributed.Client(scheduler, timeout=_CONNECT, set_as_default=False)
+        client = distributed.Client(scheduler, timeout=_CONNECT)
     except (OSError, ValueError, TimeoutError) as error:
         raise CompareError(f"no dask scheduler at {scheduler}: {error}") from None
     try:
