@@ -171,6 +171,8 @@ class StopSet:
         for changed in self.stops.values():
             self._compile(changed.condition)
         active = [stop for stop in self.stops.values() if stop.enabled]
+        for stop in active:
+            self._compile(stop.condition)
         self._by_domain = {}
         for stop in active:
             if isinstance(stop, Breakpoint):

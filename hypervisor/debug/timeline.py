@@ -107,9 +107,9 @@ class Timeline:
                 boundary = min(boundary, self.inputs[self.applied].position)
         if boundary <= before:
             return False
-        began = time.perf_counter()
+        began = time.thread_time()
         finished = hv.run(boundary - before)
-        elapsed = time.perf_counter() - began
+        elapsed = time.thread_time() - began
         now = hv.machine.position
         if elapsed > 0 and now > before:
             wanted = int((now - before) * _CHUNK_SECONDS / elapsed)
@@ -190,13 +190,13 @@ class Timeline:
         at = bisect_right(self.snapshots, self.position, key=lambda s: s.position)
         if at and self.snapshots[at - 1].position == self.position:
             return
-        began = time.perf_counter()
+        began = time.thread_time()
         extra = {"consoles": {n: kept.note() for n, kept in self._consoles.items()}}
         taken = self._snapshots.take(self.applied, extra)
         self.snapshots.insert(at, taken)
         if len(self.snapshots) > MAX_SNAPSHOTS or self._large():
             self._thin()
-        self._cost = time.perf_counter() - began
+        self._cost = time.thread_time() - began
         self.seconds += self._cost
 
     def _large(self) -> bool:
