@@ -40,6 +40,9 @@ _RUNNABLE: Final = State.RUNNABLE
 _TABLE: Final = PTE_P | PTE_RW | PTE_US | PTE_A
 _READ_ONLY: Final = PTE_P | PTE_US | PTE_A | PTE_NX
 
+_FPU_START: Final = {"fctrl": 0x37F, "ftag": 0xFFFF, "mxcsr": 0x1F80}
+"""All exceptions masked and the x87 stack empty (Xen: FCW_DEFAULT, MXCSR_DEFAULT)."""
+
 Listener = Callable[[str, Domain | None, dict[str, Any]], None]
 """Called with what happened, to whom, and its details, at the machine's current position."""
 
@@ -78,6 +81,8 @@ class Hypervisor:
         self.disks = Disks(self)
         self._console_rings: dict[int, ConsoleRing] = {}
         self._next_id = 1
+        for register, value in _FPU_START.items():
+            self.machine.cpu.write_fpu(register, value)
         self.idle_state = self.machine.cpu.save()
         """The CPU of a domain that never ran: what the builder starts from."""
         self.idle = Domain(DomId.IDLE, "idle", 0, Console(), saved=self.idle_state)
