@@ -54,11 +54,13 @@ _ORDER64: Final = (
 )  # fmt: skip
 
 
-def info_mem(memory: TableMemory, cr3: int, controls: Controls = PV_CONTROLS) -> Iterator[str]:
-    """``START-END SIZE RIGHTS``, a line for each range, END exclusive."""
+def info_mem(
+    memory: TableMemory, cr3: int, controls: Controls = PV_CONTROLS, limit: int = 1 << 64
+) -> Iterator[str]:
+    """``START-END SIZE RIGHTS``, a line for each range below ``limit``, END exclusive."""
     start = end = 0
     rights = ""
-    for item in iter_mappings(memory, cr3, controls=controls):
+    for item in iter_mappings(memory, cr3, controls=controls, end=limit):
         if item.reserved:
             continue
         mine = f"{'u' if item.rights.user else '-'}r{'w' if item.rights.write else '-'}"
@@ -76,9 +78,11 @@ def _range(start: int, end: int, rights: str) -> str:
     return f"{start:016x}-{end & _M64:016x} {end - start:016x} {rights}"
 
 
-def info_tlb(memory: TableMemory, cr3: int, controls: Controls = PV_CONTROLS) -> Iterator[str]:
-    """``ADDRESS: MACHINE-ADDRESS FLAGS``, a line for each page."""
-    found = iter_mappings(memory, cr3, controls=controls)
+def info_tlb(
+    memory: TableMemory, cr3: int, controls: Controls = PV_CONTROLS, limit: int = 1 << 64
+) -> Iterator[str]:
+    """``ADDRESS: MACHINE-ADDRESS FLAGS``, a line for each page below ``limit``."""
+    found = iter_mappings(memory, cr3, controls=controls, end=limit)
     for item in islice((item for item in found if not item.reserved), MAX_LINES):
         yield f"{item.va:016x}: {_target(item):016x} {_flags(item)}"
 

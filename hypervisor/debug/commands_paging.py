@@ -123,14 +123,14 @@ def shared(context: Context, arguments: str) -> str:
 def info_mem(context: Context, _arguments: str) -> str:
     """Mapped ranges and their rights in the format of QEMU's monitor."""
     space = _with_tables(context)
-    return "\n".join(qemu_mem(space.hv.machine.memory, space.cr3, space.controls))
+    return "\n".join(qemu_mem(space.hv.machine.memory, space.cr3, space.controls, space.end))
 
 
 @command("info tlb", group="paging")
 def info_tlb(context: Context, _arguments: str) -> str:
     """Every mapped page in the format of QEMU's monitor."""
     space = _with_tables(context)
-    return "\n".join(qemu_tlb(space.hv.machine.memory, space.cr3, space.controls))
+    return "\n".join(qemu_tlb(space.hv.machine.memory, space.cr3, space.controls, space.end))
 
 
 def _with_tables(context: Context) -> Space:

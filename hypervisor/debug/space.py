@@ -41,6 +41,16 @@ class Space:
         return domain.user_table
 
     @property
+    def hides_top(self) -> bool:
+        """True if the top table is the hypervisor's own, which the guest never sees."""
+        return self.domain.width == 32
+
+    @property
+    def end(self) -> int:
+        """First linear address that the guest cannot have."""
+        return 1 << self.domain.width
+
+    @property
     def cr3(self) -> int:
         """CR3 as the MMU sees it."""
         return self.table << PAGE_SHIFT

@@ -82,7 +82,8 @@ def control_lines(space: Space, registers: Registers) -> list[str]:
     """CR0, CR2, CR3, CR4 and EFER, every bit named."""
     lines = [f"cr0 {registers.cr0:#x}  {CR0.describe(registers.cr0)}"]
     lines.append(f"cr2 {names_of(space.domain).place(registers.cr2)}")
-    lines.append(f"cr3 {registers.cr3:#x}  {CR3.describe(registers.cr3)}")
+    hidden = f"  (hidden; its own L3 table: {space.domain.l3:#x})" if space.hides_top else ""
+    lines.append(f"cr3 {registers.cr3:#x}  {CR3.describe(registers.cr3)}{hidden}")
     lines.append(f"cr4 {registers.cr4:#x}  {CR4.describe(registers.cr4)}")
     lines.append(f"efer {registers.efer:#x}  {EFER.describe(registers.efer)}")
     return lines
@@ -191,8 +192,13 @@ def backtrace(space: Space, registers: Registers, limit: int = _MAX_FRAMES) -> s
         if number >= limit:
             lines.append("...")
             break
-        line = names.line(address)
-        text = f"#{number:<3}{names.place(address)}" + (f"  at {line}" if line else "")
+        # Behind a call that never returns the next function begins: the call's own line counts.
+        back = int(bool(number) and not how)
+        line = names.line(address - back)
+        near = space.domain.symbols.nearest(address - back)
+        called = "" if near is None else f" <{near[0]}+{near[1] + back:#x}>"
+        place = f"{address:#x}{called}" if back else names.place(address)
+        text = f"#{number:<3}{place}" + (f"  at {line}" if line else "")
         lines.append(text + (f"  ({how})" if how else ""))
     return "\n".join(lines)
 

@@ -90,7 +90,7 @@ def walk_view(space: Space, va: int, access: Access) -> str:
         lines[0] += f"  <{symbol}>"
     # One line for each step stands behind the title.
     for place, step in enumerate(path.steps, 1):
-        hidden = step.level == 4 and space.domain.width == 32
+        hidden = step.level == 4 and space.hides_top
         lines[place] += "  [hidden from the guest]" if hidden else ""
     mfn = _reached(path)
     if mfn is not None:
@@ -182,8 +182,8 @@ def tree_view(space: Space, wanted: Filter) -> str:
         space.cr3,
         controls=space.controls,
         start=wanted.start,
-        end=min(wanted.end, 1 << 32) if domain.width == 32 else wanted.end,
-        skip_slots=() if wanted.all or domain.width == 32 else _XEN_SLOTS,
+        end=min(wanted.end, space.end),
+        skip_slots=() if wanted.all or space.hides_top else _XEN_SLOTS,
         select=wanted.takes(hv),
         note=note,
         limit=wanted.limit,

@@ -1,6 +1,7 @@
 """A debugger with bundled guests and a context for commands, as the tests of the prompt use it."""
 
 from collections.abc import Callable
+from functools import cache
 
 from guests import library
 from hypervisor.builder import build_domain
@@ -15,15 +16,25 @@ from hypervisor.settings import Settings
 MIB = 1 << 20
 
 
+@cache
+def _elf(name: str, width: int) -> bytes:
+    return library.to_elf(library.assemble_guest(library.find(name), width=width))
+
+
 class Shell:
     """Commands on a debugger. ``told``: what came while a command ran."""
 
     def __init__(
-        self, *guests: str, cmdline: str = "", machine: int = 32 * MIB, memory: int = 4 * MIB
+        self,
+        *guests: str,
+        cmdline: str = "",
+        machine: int = 32 * MIB,
+        memory: int = 4 * MIB,
+        width: int = 64,
     ) -> None:
         self.hv = Hypervisor(Settings(machine_memory=machine))
         for name in guests:
-            image = parse_image(library.build_elf(library.find(name)), name)
+            image = parse_image(_elf(name, width), name)
             build_domain(
                 self.hv, image, memory=memory, name=name, console=Console(), cmdline=cmdline
             )
