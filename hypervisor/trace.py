@@ -31,6 +31,9 @@ class Tracer:
 
     ``frames``: also what changes in the frame table and the page tables. Make it before the first
     domain.
+
+    A trace tells one history. A debugger that goes back may change the past and so begin another;
+    the trace ends there.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Tracer:
         self._write = write
         self._log = FrameLog(hv) if frames else None
         self.events = 0
+        self._position = 0
+        self._over = False
         header: dict[str, Any] = {"trace": "cowbird", "version": TRACE_VERSION}
         if frames:
             header["frames"] = hv.frames.total
@@ -47,8 +52,13 @@ class Tracer:
         hv.listen(self._happened)
 
     def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
+        position = self._hv.machine.position
+        self._over = self._over or position < self._position
+        if self._over:
+            return
+        self._position = position
         line = {
-            "position": self._hv.machine.position,
+            "position": position,
             "seq": self.events,
             "domain": None if domain is None else domain.id,
             "event": kind,

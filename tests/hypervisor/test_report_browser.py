@@ -177,6 +177,26 @@ def test_a_click_on_a_frame_shows_its_mappings_and_its_history(shown, fork):
     assert f"#{shares[0]:,}" in shown.text("#event")
 
 
+def test_a_click_on_an_event_shows_its_frame_and_where_that_is_mapped(shown, fork):
+    lines = Counted(fork[0]).lines
+    shares = [i for i, e in enumerate(lines) if e["event"] == "share"]
+    wanted = shares[len(shares) // 2]
+    to(shown, wanted + 5)
+    shown.click_on(f"#event-{wanted}")
+    assert number(shown, "moment") == wanted + 1
+    mfn = lines[wanted]["mfn"]
+    assert f"Frame {mfn:#x}" in shown.text("#frame")
+    assert f"#{wanted:,}" in shown.text("#event")
+    call = next(e for e in lines[wanted:] if e["event"] == "hypercall")
+    if call["name"] == "make_ro_and_share":
+        assert f"{call['arguments'][0]:#x}" in shown.text("#event")
+    entry = [lines[wanted]["table"], lines[wanted]["index"]]
+    shown.run(f"cowbird.goTo({wanted + 2})")
+    shown.settle()
+    found = shown.run(f"cowbird.run.mappingsOf({mfn}).map((m) => [m.table, m.index])")
+    assert entry in found
+
+
 def test_addresses_of_mappings_are_where_the_guest_writes(shown, fork):
     """A copy-on-write fault names an address: the map must find the frame there before it."""
     lines = Counted(fork[0]).lines

@@ -106,6 +106,22 @@ def test_every_line_fits_the_schema(tmp_path, schema):
     assert {"create", "share", "map_again", "drop", "cow_fault", "trap", "exit"} <= seen
 
 
+def test_a_trace_tells_one_history_of_a_debugger_that_goes_back(tmp_path):
+    trace = tmp_path / "t.jsonl"
+    commands = ["continue", "goto 60000", "set $r15 = 5", "continue"]
+    arguments = [word for line in ["catch cow", *commands] for word in ("-c", line)]
+    result = CliRunner().invoke(
+        cli, ["debug", "fork", *arguments, "--trace", str(trace), "--trace-frames"]
+    )
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in trace.read_text().splitlines()]
+    positions = [line["position"] for line in lines[1:]]
+    assert positions == sorted(positions)
+    assert positions[-1] > 60_000
+    made = CliRunner().invoke(cli, ["report", str(trace), "-o", str(tmp_path / "r.html")])
+    assert made.exit_code == 0, made.output
+
+
 def test_frames_without_a_trace_is_bad_usage():
     result = CliRunner().invoke(cli, ["boot", "hello", "--trace-frames"])
     assert result.exit_code == 2

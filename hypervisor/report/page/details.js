@@ -81,8 +81,13 @@ class Details {
     const domain = run.domain[i] < 0 ? "machine" : run.ownerName(run.domain[i]);
     const rows = [["position", run.position[i].toLocaleString("en")], ["domain", domain]];
     for (const [key, value] of run.details(i)) {
-      if (["mfn", "old", "table"].includes(key)) rows.push([key, this.frameLink(value)]);
+      const frame = Number.isInteger(value) && value >= 0 && value < run.frames;
+      if (frame && ["mfn", "old", "table"].includes(key)) rows.push([key, this.frameLink(value)]);
       else rows.push([key, Array.isArray(value) ? value.join(" ") : String(value)]);
+    }
+    const at = run.detail(i, "table"), index = run.detail(i, "index");
+    if (run.tables.has(at)) {
+      rows.push(["address", run.addresses(at, index, run.parents()).join(" ") || "none"]);
     }
     const changed = run.changedBy(i);
     const links = changed.slice(0, 24).map((mfn) => this.frameLink(mfn));

@@ -4,11 +4,12 @@
 const ROW = 22;
 
 class EventList {
-  // `goTo(moment)` is called when a person chooses an event.
-  constructor(box, kinds, domains, count, run, goTo) {
+  // `goTo(moment)` is called when the keys move through time, `choose(i)` for a click on an event.
+  constructor(box, kinds, domains, count, run, goTo, choose) {
     this.box = box;
     this.run = run;
     this.goTo = goTo;
+    this.choose = choose;
     this.count = count;
     this.hidden = new Set();
     this.onlyDomain = null;
@@ -88,7 +89,7 @@ class EventList {
       const i = this.shown[at];
       const row = h("div", { class: "event", role: "option", id: `event-${i}`,
         "aria-selected": String(i === now), style: `top: ${at * ROW}px`,
-        click: () => this.goTo(i + 1) },
+        click: () => this.choose(i) },
       h("span", { class: "number" }, i.toLocaleString("en")),
       h("span", { class: "domain" }, run.domain[i] < 0 ? "" : `d${run.domain[i]}`),
       h("i", { class: `dot category-${run.category[i]}` }),

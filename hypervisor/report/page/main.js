@@ -14,7 +14,7 @@ class Page {
     this.charts = new Charts($("savings"), $("lanes"), $("chart-hint"), run, goTo);
     this.details = new Details($("event"), $("frame"), run, goTo, pick);
     this.events = new EventList($("events"), $("kinds"), $("only-domain"), $("event-count"), run,
-      goTo);
+      goTo, (i) => this.choose(i));
     document.title = `${run.source} - cowbird report`;
     $("source").textContent = run.source;
     for (const note of run.notes) $("notes").append(h("p", null, note));
@@ -95,6 +95,12 @@ class Page {
       this.run.seek(this.wanted);
       this.update();
     });
+  }
+
+  // An event was pointed at: its moment, and the frame that it is about.
+  choose(i) {
+    this.goTo(i + 1);
+    if (this.run.mfn[i] >= 0 && this.run.mfn[i] < this.run.frames) this.pick(this.run.mfn[i]);
   }
 
   pick(mfn) {
