@@ -77,26 +77,48 @@ def test_break_step_and_look(tmp_path: Path) -> None:
     assert "ok 4 contents after writing" in output or "not ok" in output
 
 
-def test_into_and_out_of_a_copy_on_write_fault() -> None:
-    """Stop at the faulting store, follow it into the handler, watch the copy, and come back."""
-    with Served("share") as served:
-        out = served.gdb(
-            mark("fault"), "break copy_on_write", "continue", "bt 1", "print/x $cr2",
-            "monitor walk $cr2",
-            mark("handler"), "set var $fault = $cr2", "set var $copies = *(long*)&cow_copies",
-            "x/1gx $fault & ~0xfff",
-            "delete", "finish", "print *(long*)&cow_copies - $copies",
-            mark("after"), "print/x $fault", "monitor walk $cr2",
-            mark("out"), "break trap_return", "continue", "delete",
-            # The instruction behind the bounce frame's iret, or its hypercall, is the store again.
-            "stepi 30", "x/i $pc",
-        )  # fmt: skip
-    fault = part(out, "fault")
-    assert "copy_on_write" in fault
-    assert "shared" in fault.lower() or "COW" in fault
-    after = part(out, "after")
-    assert re.search(r"L1\[.*\bRW\b", after), after
-    assert "$1 = 1" in part(out, "handler") or "= 1\n" in part(out, "handler")
+@pytest.mark.parametrize("width", [64, 32])
+def test_into_and_out_of_a_copy_on_write_fault(width: int, tmp_path: Path) -> None:
+    """The store, the bounce frame, the handler and its hypercalls, the IRET, the store again."""
+    elf = tmp_path / "share.elf"
+    elf.write_bytes(library.build_elf(library.find("share"), width))
+    word, hypercall, iret = ("g", "syscall", "iretq") if width == 64 else ("w", "int ", "iret")
+    step_to = (
+        "python\nfor _ in range(2000):\n"
+        "  if '{}' in gdb.execute('x/i $pc', to_string=True): break\n"
+        "  gdb.execute('stepi', to_string=True)\nend"
+    )
+    script = tmp_path / "steps.gdb"
+    script.write_text(
+        "\n".join(
+            [
+                "monitor catch fault vector=14", "continue",
+                mark("fault"), "x/i $pc", "set var $cr2_ = $cr2", f"x/8{word}x $sp",
+                mark("store"), "reverse-stepi", "x/i $pc", "set var $store = $pc",
+                'eval "monitor walk 0x%lx", $cr2_',
+                mark("into"), "monitor delete", "stepi", "x/i $pc",
+                mark("hypercall"), step_to.format(hypercall), "x/2i $pc", "stepi", "x/i $pc",
+                mark("iret"), step_to.format(iret), "x/i $pc", "stepi", "print $pc == $store",
+                'eval "monitor walk 0x%lx", $cr2_',
+                mark("again"), "stepi", "print $pc > $store && $pc < $store + 16",
+                mark("out"), "print $cr2_ == $cr2",
+            ]
+        )
+    )  # fmt: skip
+    with Served(str(elf)) as served:
+        out = served.gdb(f"source {script}")
+    assert "<trap_14>:" in part(out, "fault")
+    store, into = part(out, "store"), part(out, "into")
+    assert re.search(r"=> .*<write_some.*mov ", store)
+    assert "shared by" in store
+    assert "<trap_14>:" in into
+    lines = re.findall(r"(0x\w+) <hypercall_page", part(out, "hypercall"))
+    assert len(lines) == 3
+    assert lines[1] == lines[2]  # a hypercall is one step
+    iret_part = part(out, "iret")
+    assert "= 1" in iret_part
+    assert re.search(r"L1\[.* RW ", iret_part)
+    assert "= 1" in part(out, "again")
 
 
 def test_a_c_guest_by_its_dwarf(tmp_path: Path) -> None:
