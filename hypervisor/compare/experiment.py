@@ -14,7 +14,7 @@ from hypervisor.compare.cell import Cell, run_cell
 from hypervisor.compare.errors import CompareError
 from hypervisor.compare.run import LOST, Result, Work, run_local, run_on
 from hypervisor.compare.store import Store
-from hypervisor.compare.summary import Row, Target, means, rows_of, targets
+from hypervisor.compare.summary import Row, Target, means, rows_of, sharable, targets
 from hypervisor.compare.tables import (
     as_text,
     plain_table,
@@ -129,6 +129,9 @@ class Experiment:
         self.store.write(CSV, to_csv(rows))
         self.store.write(JSON, to_json(results, rows, reached, found))
         shown = list(tables(joined, brief=False))
+        there = sharable(rows)
+        if len(there) > 1:
+            shown.append(plain_table("what there is to share", there))
         if reached:
             shown.append(plain_table("where pages stop changing", target_lines(reached)))
         if joined:
@@ -139,7 +142,7 @@ class Experiment:
         drawn, missing = self._figures(joined)
         for name, text in drawn.items():
             self.store.write(f"{name}.svg", text)
-        page = html.page(results, joined, reached, self.findings, drawn, missing)
+        page = html.page(results, joined, reached, there, self.findings, drawn, missing)
         self.store.write(REPORT, page)
         return missing
 

@@ -50,6 +50,7 @@ def _files() -> tuple[bytes, ...]:
     return tuple(data + bytes(-len(data) % PAGE_SIZE) for data in chosen)
 
 
+@cache
 def module_for(domain: int) -> bytes:
     """The module of the domain with this number, from 0.
 

@@ -63,17 +63,22 @@ def page(
     results: Sequence[Result],
     rows: Sequence[Row],
     targets: Sequence[Target],
+    there: Sequence[Sequence[str]],
     findings: Sequence[leak.Finding],
     figures: Mapping[str, str],
     missing: str = "",
 ) -> str:
-    """The whole page. ``rows``: means over seeds; ``missing``: why there are no figures."""
+    """The whole page. ``rows``: means over seeds; ``there``: what there is to share; ``missing``:
+    why there are no figures.
+    """
     parts = [_summary(results)]
     if targets:
         parts.append("<h2>Where pages stop changing</h2>\n" + _table(target_lines(targets)))
     if rows:
         parts.append("<h2>Who wins</h2>\n" + _table(winners_lines(rows), words=True))
         parts.append(_differences(rows))
+    if len(there) > 1:
+        parts.append("<h2>What there is to share</h2>\n" + _table(there))
     if missing:
         parts.append(f'<p class="bad">No figures: {escape(missing)}</p>\n')
     if figures:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from emu.errors import CowbirdError
 from guests.runner.pool import Task, default_jobs, run_all
 from guests.runner.verdict import Verdict
-from hypervisor.compare.cell import CELL_SCHEMA, Cell, run_cell
+from hypervisor.compare.cell import CELL_SCHEMA, Cell, run_cell, warm_up
 from hypervisor.compare.errors import CompareError
 from hypervisor.compare.extras import optional
 
@@ -72,6 +72,8 @@ def run_local(
     def gone(cell: Cell, verdict: Verdict, reason: str, seconds: float) -> Result:
         return lost(cell, f"{reason} ({verdict.value})" if verdict is Verdict.TIMEOUT else reason)
 
+    if work is run_cell:
+        warm_up(cells)
     tasks = [
         Task(partial(guarded, work, cell, memory), partial(gone, cell), timeout) for cell in cells
     ]

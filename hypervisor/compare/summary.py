@@ -280,3 +280,22 @@ def _gained(row: Row) -> float:
     """Frames saved beyond ``none``; all that are saved, where there is no ``none``."""
     gained = row.values.get("gained")
     return float((row.values.get("net_saved") if gained is None else gained) or 0)
+
+
+def sharable(rows: Sequence[Row]) -> list[list[str]]:
+    """What there is to share, by workload and domains: a header and lines, averages over time.
+
+    From the oracle, or from ``none`` where it was left out; the first seed.
+    """
+    header = ["workload", "domains", "pages", "could be saved", "without zeros", "within domains"]
+    lines: dict[tuple[str, int], list[str]] = {}
+    for name in ("oracle", NONE):
+        for row in rows:
+            key = (row.place["workload"], row.place["domains"])
+            if row.place["system"] != name or not row.extra or key in lines:
+                continue
+            keys = ("mean_possible_without_zero", "mean_possible_inside")
+            numbers = [row.extra["mean_pages"], row.values["mean_possible"]]
+            numbers += [row.extra[key] for key in keys]
+            lines[key] = [key[0], str(key[1]), *(f"{float(n or 0):,.0f}" for n in numbers)]
+    return [header, *lines.values()]
