@@ -17,6 +17,8 @@ There is no PCID: a new CR3 drops everything (SDM volume 3A, section 4.10.4.1), 
 ignored by the engine.
 """
 
+from collections.abc import Callable
+
 from emu.engine import Engine
 from emu.units import MFN, PAGE_SHIFT, VA
 
@@ -39,6 +41,8 @@ class Coherence:
         self.pending = False
         self.flushes = 0
         self.page_flushes = 0
+        self.on_flush: Callable[[], None] | None = None
+        """Called when translations were forgotten: for who follows where a page is mapped."""
         self.followers: list[set[int]] = []
         """Sets to which every written frame is added, at the latest when it is settled: for who
         wants to know what changed without looking at all of memory."""
@@ -76,6 +80,7 @@ class Coherence:
         engine = self._engine
         if self._written:
             self._drop_code()
+        flushed = self._all or bool(self._pages)
         if self._all or len(self._pages) > _MANY_PAGES:
             engine.flush_tlb()
             self.flushes += 1
@@ -85,6 +90,8 @@ class Coherence:
             self.page_flushes += len(self._pages)
         self._all = False
         self._pages.clear()
+        if flushed and self.on_flush is not None:
+            self.on_flush()
 
     def _drop_code(self) -> None:
         """Drop the code of the written frames; neighbours by one call, as a batch leaves them."""

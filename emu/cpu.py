@@ -39,7 +39,7 @@ from emu.engine import (
     XMM0,
     Engine,
 )
-from emu.paging import CR0_TS, RFLAGS, RFLAGS_DF
+from emu.paging import CR0_TS, RFLAGS, RFLAGS_DF, RFLAGS_RF
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA
 
 RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
@@ -122,6 +122,16 @@ class Cpu:
         self.words[(OFF_CC_DST >> 3) + 1] = value & _ARITHMETIC
         self.halves[OFF_DF >> 2] = 0xFFFF_FFFF if value & RFLAGS_DF else 1
         self.words[OFF_EFLAGS >> 3] = (value & 0xFFFF_FFFF & ~(_ARITHMETIC | RFLAGS_DF)) | 2
+
+    @property
+    def resume(self) -> bool:
+        """RFLAGS.RF, without a look at the rest: the next instruction breaks nowhere."""
+        return self.words[OFF_EFLAGS >> 3] & RFLAGS_RF != 0
+
+    @resume.setter
+    def resume(self, on: bool) -> None:
+        flags = self.words[OFF_EFLAGS >> 3] & ~RFLAGS_RF
+        self.words[OFF_EFLAGS >> 3] = flags | RFLAGS_RF if on else flags
 
     def register(self, name: str) -> int:
         """A general register, ``rip`` or ``rflags`` by name.

@@ -401,7 +401,7 @@ class Engine:
             BaseException: whatever a callback raised.
         """
         self.cell[0] = instructions
-        self.stops.stopped = False
+        self.stops.stopped = self.stops.broke = False
         self.words[OFF_EFLAGS >> 3] = self.flags()
         status = self._uc_start(self._handle, rip, 0, 0, 0)
         if self._error is not None:

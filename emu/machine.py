@@ -82,6 +82,12 @@ class Machine:
         self._budget = 0
         self._stop_asked = False
         self._no_step = False
+        self._behind: int | None = None
+        self._void = False
+        self.on_debug: Callable[[], None] = lambda: None
+        """A stop of ``stops.set_guest`` was reached: before an instruction that has not started,
+        or, after ``debug_behind``, behind one that is complete. The CPU may be changed as in a
+        trap."""
         self._fetched_ahead_to: VA | None = None
         calls = self._engine.callbacks
         calls.interrupt = self._interrupt
@@ -128,18 +134,30 @@ class Machine:
             self.coherence.settle()
         self._stop_asked = False
         self._budget = instructions
-        cell = self._cell
+        cell, left, exhausted = self._cell, instructions, False
+        end: VA | None = None
         try:
-            self._engine.run(self.cpu.words[RIP], instructions)
-            while self._fetched_ahead_to is not None:
+            while True:
+                rip = self.cpu.words[RIP]
+                if end is None:
+                    self._engine.run(rip, left)
+                else:
+                    self._engine.run_to(rip, end, left)
+                again = end is not None
                 end, self._fetched_ahead_to = self._fetched_ahead_to, None
-                self._engine.run_to(self.cpu.words[RIP], end, cell[0])
-                if self._stop_asked or cell[0] <= 0 or self.stops.stopped:
+                again |= end is not None
+                if self.stops.broke or self._behind is not None:
+                    self._debug()
+                    again = True
+                if self._stop_asked or self.stops.stopped or not again:
                     break
-                if self._fetched_ahead_to is None:
-                    self._engine.run(self.cpu.words[RIP], cell[0])
+                left = cell[0]
+                if left <= 0:
+                    exhausted = True
+                    break
         finally:
-            used_up = self._cell[0] < 0
+            used_up = self._cell[0] < 0 or exhausted
+            self._behind = None
             self._base = self.position
             self._budget = 0
             self._cell[0] = 0
@@ -174,6 +192,33 @@ class Machine:
         if left > 0:
             self._budget -= left
             self._cell[0] = 0
+        if self._behind:
+            self._behind = 0
+
+    def debug_behind(self) -> None:
+        """From ``stops.on_guest_access``: ``on_debug`` is due behind the instruction in hand.
+
+        Not if it does not complete because of a fault; if it is a single step too, whoever handles
+        that has both, and ``on_debug`` comes on top.
+        """
+        self._void = False
+        if self._behind is None:
+            self._behind = max(0, self._cell[0])
+            self._budget -= self._behind
+            self._cell[0] = 0
+
+    def _debug(self) -> None:
+        """Tell ``on_debug``, between two instructions."""
+        void = False
+        if self._behind is not None:
+            # The run ended here only for this: it has the instructions back that it had left.
+            self._budget += self._behind
+            self._cell[0], self._behind = self._behind, None
+            void = self._void
+        if not void:
+            self.on_debug()
+            if self.coherence.pending:
+                self.coherence.settle()
 
     def leave_as_iret(self) -> None:
         """From a SYSCALL handler: the guest goes on as after IRET, not as after SYSRET.
@@ -215,6 +260,7 @@ class Machine:
     def _interrupt(self, vector: int) -> None:
         cpu = self.cpu
         rip = cpu.rip
+        self._void = vector != DB
         if self._no_step:
             self._no_step = False
             if vector == DB and not cpu.exception_is_int:
@@ -255,6 +301,7 @@ class Machine:
 
     def _invalid(self) -> None:
         rip = self.cpu.rip
+        self._void = True
         self.on_trap(Trap(TrapKind.EXCEPTION, UD, 0, VA(0), rip, rip, self.position))
         if self.coherence.pending:
             self.coherence.settle()

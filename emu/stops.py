@@ -1,4 +1,7 @@
-"""Where the engine stops for a debugger: at addresses of code, and at accesses to memory.
+"""Where the engine stops: at addresses of code, and at accesses to memory.
+
+Two ask for it, a debugger and the debug registers of the guest that runs (``set_guest``); neither
+knows of the other. At one address the debugger comes first.
 
 Nothing of this is in the guest: no instruction is replaced, no page protected, no register armed.
 The engine calls a few instructions of machine code before every guest instruction anyway (they
@@ -148,6 +151,33 @@ class Stops:
         self.on_access: AccessCallback = lambda address, size, value: None
         self.stopped = False
         """True after a run that ended before an instruction for ``on_address``."""
+        self._guest_addresses: frozenset[int] = frozenset()
+        self._guest_frames: frozenset[int] = frozenset()
+        self._guest_watches = False
+        self.on_guest_address: Callable[[int], bool] = lambda address: False
+        self.on_guest_access: AccessCallback = lambda address, size, value: None
+        self.broke = False
+        """True after a run that ended before an instruction for ``on_guest_address``. It counts,
+        as the attempt of an instruction that faults does."""
+
+    @property
+    def has_guest(self) -> bool:
+        """True if anything is set for the guest that runs."""
+        return bool(self._guest_addresses or self._guest_frames)
+
+    def set_guest(self, addresses: frozenset[int], frames: frozenset[int], watch: bool) -> None:
+        """The same for the guest's debug registers: ask ``on_guest_address``, and tell
+        ``on_guest_access`` of accesses to ``frames``. ``watch``: some guest has any."""
+        if addresses != self._guest_addresses:
+            self._guest_addresses = addresses
+            self._load()
+        if frames != self._guest_frames:
+            self._guest_frames = frames
+            self._stubs.set_data(self._frames | frames)
+        if watch != self._guest_watches:
+            self._guest_watches = watch
+            if not self._watching:
+                self._watch(watch)
 
     @property
     def addresses(self) -> frozenset[int]:
@@ -172,14 +202,15 @@ class Stops:
             self._load()
 
     def _load(self) -> None:
-        self._stubs.set_code(range(_CODE_BITS) if self._every else self._addresses)
-        self._stubs.look_up_code(self._every or bool(self._addresses))
+        addresses = self._addresses | self._guest_addresses
+        self._stubs.set_code(range(_CODE_BITS) if self._every else addresses)
+        self._stubs.look_up_code(self._every or bool(addresses))
 
     def set_frames(self, frames: frozenset[int]) -> None:
         """Tell ``on_access`` of accesses to these frames; at any time while ``watching``."""
         if frames != self._frames:
             self._frames = frames
-            self._stubs.set_data(frames)
+            self._stubs.set_data(frames | self._guest_frames)
 
     @property
     def watching(self) -> bool:
@@ -190,7 +221,8 @@ class Stops:
     def watching(self, on: bool) -> None:
         if on != self._watching:
             self._watching = on
-            self._watch(on)
+            if not self._guest_watches:
+                self._watch(on)
 
     # -- what the stubs reach --------------------------------------------------------------
 
@@ -200,10 +232,14 @@ class Stops:
             self._stubs.cell[0] += 1  # counted already, and now it does not start
             self.stopped = True
             self._stop_before()
+        elif address in self._guest_addresses and self.on_guest_address(address):
+            self.broke = True
+            self._stop_before()
 
     def accessed(self, address: int, size: int, value: int | None) -> None:
         """A stub found the frame of an access."""
-        if address >> _PAGE_SHIFT in self._frames or (
-            (address + size - 1) >> _PAGE_SHIFT in self._frames
-        ):
+        first, last = address >> _PAGE_SHIFT, (address + size - 1) >> _PAGE_SHIFT
+        if first in self._frames or last in self._frames:
             self.on_access(address, size, value)
+        if first in self._guest_frames or last in self._guest_frames:
+            self.on_guest_access(address, size, value)

@@ -1,9 +1,7 @@
 """A guest's virtual debug registers: what it may write, and what it reads.
 
-They are stored and checked, but no breakpoint is armed in the real CPU: those that a guest enables
-never fire, neither execute breakpoints nor data ones (which the engine could not do at all). So
-that this is not silent, the domain's counter ``breakpoints_not_armed`` says how often it enabled
-some. Single steps (RFLAGS.TF) work, and set DR6.BS.
+They are stored and checked here; ``hwbreak`` makes what they ask for happen, and whoever changes
+one has it look at them again (``arm``).
 
 Source: Intel SDM volume 3B, 18.2; Xen 4.17's errnos: -EPERM for what a guest must not set,
 -EINVAL for bits that do not exist, -ENODEV for a register that does not.
@@ -21,7 +19,8 @@ _DR6_ZEROS: Final = 1 << 12
 _DR7_ONES: Final = DR7.ones
 _DR7_ZEROS: Final = 0xD800
 _DR7_GD: Final = DR7.mask("GD")
-_DR7_ACTIVE: Final = 0xFF
+ACTIVE: Final = 0xFF
+"""Bits of DR7 that enable breakpoints."""
 _IO: Final = 2
 
 
@@ -43,13 +42,11 @@ def set_debug_register(domain: Domain, number: int, value: int, extensions: bool
     if value & _DR7_GD:
         return -int(Errno.EPERM)
     if (
-        value & _DR7_ACTIVE
+        value & ACTIVE
         and not extensions
         and any(value >> at & 3 == _IO for at in range(16, 32, 4))
     ):
         return -int(Errno.EPERM)
-    if value & _DR7_ACTIVE:
-        domain.tally["breakpoints_not_armed"] += 1
     domain.debug_registers[7] = value
     return 0
 

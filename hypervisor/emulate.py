@@ -39,6 +39,7 @@ from hypervisor.abi import XEN_EMULATE_PREFIX, Errno, VmAssist
 from hypervisor.debugregs import get_debug_register, set_debug_register
 from hypervisor.domain import Domain
 from hypervisor.errors import GuestFault
+from hypervisor.hwbreak import port_bits
 from hypervisor.hypercalls.mmu import new_baseptr
 from hypervisor.msrs import read_msr, write_msr
 from hypervisor.toplevel import cr3_of, mfn_of_cr3
@@ -159,6 +160,8 @@ class Emulator:
         self._cpu = hv.machine.cpu
         self._words = hv.machine.cpu.words
         self._devices: dict[int, _Devices] = {}
+        self._port_bits = 0
+        """Bits of DR6 for the port that the instruction in hand accesses."""
 
     def forget(self, domain: Domain) -> None:
         """A domain is gone."""
@@ -222,8 +225,11 @@ class Emulator:
         words[RIP] = (words[RIP] + length) & (_M64 if self._cpu.bits == 64 else _M32)
         flags = self._cpu.flags
         self._cpu.flags = flags & ~RFLAGS_RF
+        bits, self._port_bits = self._port_bits, 0
         if flags & RFLAGS_TF:
-            domain.debug_registers[6] |= DR6_BS
+            bits |= DR6_BS
+        if bits:
+            domain.debug_registers[6] |= bits
             self._hv.traps.exception(domain, DB, None)
 
     def io_allowed(self, domain: Domain) -> bool:
@@ -236,6 +242,7 @@ class Emulator:
 
     def _execute(self, domain: Domain, i: Instruction) -> bool:
         """Carry one instruction out; False if the guest gets the #GP."""
+        self._port_bits = 0
         opcode = i.opcode
         if opcode in (0x6C, 0x6D, 0x6E, 0x6F):
             return self.io_allowed(domain) and self._string_io(domain, i)
@@ -333,6 +340,7 @@ class Emulator:
             raise _Fault(UD)
         if answer:
             raise _Fault(GP, 0)
+        self._hv.breakpoints.arm(domain)
 
     def _msr(self, domain: Domain, write: bool) -> bool:
         words = self._words
@@ -368,6 +376,7 @@ class Emulator:
         words = self._words
         size = 1 if not i.opcode & 1 else 2 if i.operand16 else 4
         port = words[RDX] & 0xFFFF if i.opcode & 8 else i.immediate
+        self._port_bits = port_bits(domain, port, size)
         if i.opcode & 2:
             self._write_port(domain, port, size, words[RAX] & (1 << 8 * size) - 1)
             return
@@ -390,6 +399,7 @@ class Emulator:
         step = -size if cpu.flags & RFLAGS_DF else size
         left = words[RCX] & mask if i.repeated else 1
         port = words[RDX] & 0xFFFF
+        self._port_bits = port_bits(domain, port, size)
         self._hv.spend(min(left, _MAX_STRING))
         for _ in range(min(left, _MAX_STRING)):
             va = (base + (words[index] & mask)) & (_M64 if cpu.bits == 64 else _M32)

@@ -26,6 +26,7 @@ from hypervisor.events import Events
 from hypervisor.frames import ALLOCATED, XEN_HEAP, FrameTable, PageType
 from hypervisor.grants import Grants
 from hypervisor.guestmem import GuestMemory
+from hypervisor.hwbreak import HardwareBreakpoints
 from hypervisor.paging import Paging
 from hypervisor.scheduler import Scheduler
 from hypervisor.settings import Settings
@@ -75,6 +76,7 @@ class Hypervisor:
         self.events = Events(self)
         self.grants = Grants(self)
         self.traps = Traps(self)
+        self.breakpoints = HardwareBreakpoints(self)
         self.scheduler = Scheduler(self)
         self.dispatch = Dispatcher(self)
         self.xenstore = XenStore(self)

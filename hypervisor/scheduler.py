@@ -466,6 +466,7 @@ class Scheduler:
         """Run the domain of the open slice, ``current``, for at most ``budget`` instructions."""
         domain = self._hv.current
         before = self._machine.position
+        self._hv.breakpoints.arm(domain)
         try:
             ending = self._machine.run(budget)
         except MachineError as error:

@@ -188,6 +188,8 @@ class Traps:
         domain.recent.append(trap)
         domain.last_exception = trap
         if kind is _EXCEPTION:
+            if self._hv.breakpoints.resumed == trap.position:
+                self._cpu.resume = True
             if vector == PF:
                 self._page_fault(domain, address, error)
             elif vector == UD and self._cpu.exception_is_int:
@@ -287,7 +289,7 @@ class Traps:
             self._cpu.set_task_switched(False)
         elif vector == DB:
             # No breakpoint is ever armed in the real CPU: only single steps come here.
-            domain.debug_registers[6] |= DR6_BS
+            domain.debug_registers[6] |= DR6_BS | self._hv.breakpoints.take()
         self.exception(domain, vector, error if vector in HAS_ERROR_CODE else None)
 
     def exception(
@@ -311,6 +313,18 @@ class Traps:
             self._enter(
                 domain, gate.address, gate.masks_events, error, vector, cs, ss, handler_cs=gate.cs
             )
+
+    def debug_exception(self, domain: Domain) -> None:
+        """#DB for a breakpoint, of which DR6 says already which; from outside of any trap."""
+        if domain.width == 32:
+            self.entry32.note_mode(domain)
+        rip = self._cpu.rip
+        position = self._hv.machine.position
+        domain.last_exception = Trap(_EXCEPTION, DB, 0, VA(0), rip, rip, position)
+        domain.recent.append(domain.last_exception)
+        self.exception(domain, DB, None)
+        if domain.exit is None:
+            self._hv.leave(domain)
 
     def _software_interrupt(self, domain: Domain, vector: int) -> None:
         """``int n``; RIP is behind it.

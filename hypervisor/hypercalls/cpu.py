@@ -342,9 +342,11 @@ def fpu_taskswitch(hv: "Hypervisor", domain: Domain, on: int) -> int:
 
 @hypercall(Hypercall.set_debugreg, 2)
 def set_debugreg(hv: "Hypervisor", domain: Domain, number: int, value: int) -> int:
-    """Write a virtual debug register. A breakpoint is accepted as in Xen, but never fires here."""
+    """Write a virtual debug register."""
     extensions = bool(hv.machine.cpu.cr4 & CR4_DE)
-    return set_debug_register(domain, number & _M32, value, extensions)
+    answer = set_debug_register(domain, number & _M32, value, extensions)
+    hv.breakpoints.arm(domain)
+    return answer
 
 
 @hypercall(Hypercall.get_debugreg, 1)

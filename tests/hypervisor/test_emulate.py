@@ -206,9 +206,7 @@ def test_debug_registers_through_both_doors() -> None:
     assert put(6, 1 << 32) == -Errno.EINVAL
     assert put(7, 1 << 13) == -Errno.EPERM
     assert put(7, 1 | 2 << 16) == -Errno.EPERM  # an I/O breakpoint without CR4.DE
-    assert not tiny.domain.tally["breakpoints_not_armed"]
     assert put(7, 1) == 0
-    assert tiny.domain.tally["breakpoints_not_armed"] == 1  # accepted, and nothing will fire
     assert tiny.call(Hypercall.get_debugreg, 5) == 0x401
     assert put(9, 0) == -Errno.ENODEV
 
