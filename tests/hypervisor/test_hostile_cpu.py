@@ -16,8 +16,9 @@ from emu.engine import OFF_LDT, OFF_TR
 from emu.paging import RFLAGS_IOPL, RFLAGS_VM
 from emu.units import ENTRIES, MA, PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Access, walk
-from hypervisor.abi import Errno
+from hypervisor.abi import Errno, Width
 from hypervisor.audit import audit
+from hypervisor.builder import load_flat32
 from hypervisor.domain import Exit
 from hypervisor.hypervisor import Hypervisor
 from hypervisor.settings import Settings
@@ -110,8 +111,8 @@ def test_there_is_no_local_descriptor_table_and_no_task_state() -> None:
 # -- the TLB against the tables ----------------------------------------------------------------
 
 CODE_AT = 500
-STORE_CODE = bytes.fromhex("488907")  # mov [rdi], rax
-LOAD_CODE = bytes.fromhex("488b1f")  # mov rbx, [rdi]
+STORE_CODE = {64: bytes.fromhex("488907"), 32: bytes.fromhex("890790")}  # mov [xdi], xax
+LOAD_CODE = {64: bytes.fromhex("488b1f"), 32: bytes.fromhex("8b1f90")}  # mov xbx, [xdi]
 
 
 class Probe:
@@ -122,17 +123,21 @@ class Probe:
     sends it to another frame.
     """
 
-    def __init__(self, hv: Hypervisor, rng: random.Random) -> None:
+    def __init__(self, hv: Hypervisor, rng: random.Random, width: Width) -> None:
         self.hv, self.rng = hv, rng
-        self.hostile = Hostile(hv, rng, max_pages=60)
+        self.hostile = Hostile(hv, rng, 60, width)
+        self.size = width // 8
         guest = self.hostile.guest
         (frame,) = guest.take(1)
-        hv.machine.memory.frame(frame)[: len(STORE_CODE + LOAD_CODE)] = STORE_CODE + LOAD_CODE
+        self.code = STORE_CODE[width] + LOAD_CODE[width]
+        hv.machine.memory.frame(frame)[: len(self.code)] = self.code
         assert guest.update(CODE_AT, frame << PAGE_SHIFT | RO) == 0
         self.frame = frame
         self.value = 0
         self.places = [guest.va(page) for page in (*range(14), 511)]
         for size in (1 << 21, 1 << 30, 1 << 39):
+            if width == 32 and BASE + 2 * size >= 1 << 32:
+                break
             self.places += [VA(BASE + size * n + PAGE_SIZE * p) for n in (1, 2) for p in (0, 1, 2)]
 
     def usable(self) -> bool:
@@ -142,11 +147,11 @@ class Probe:
         found = self.walk(VA(BASE + CODE_AT * PAGE_SIZE), False)
         if not alive or found is None or found >> PAGE_SHIFT != self.frame:
             return False
-        return self.hv.machine.memory.read(MA(found), 6) == STORE_CODE + LOAD_CODE
+        return self.hv.machine.memory.read(MA(found), 6) == self.code
 
     def walk(self, va: VA, write: bool) -> int | None:
         table = self.hostile.domain.table
-        access = Access(user=True, write=write)
+        access = Access(user=self.size == 8, write=write)
         return walk(self.hv.machine.memory, table << PAGE_SHIFT, va, access=access).ma
 
     def run(self, code: int, va: VA) -> bool:
@@ -167,7 +172,7 @@ class Probe:
         return not trapped
 
     def check(self) -> None:
-        memory = self.hv.machine.memory
+        memory, size = self.hv.machine.memory, self.size
         for va in self.places:
             self.value += 1
             found = self.walk(va, True)
@@ -175,16 +180,18 @@ class Probe:
                 continue  # the probe must not change its own code
             assert self.run(0, va) == (found is not None), f"store {va:#x}: {self.hostile.log}"
             if found is not None:
-                assert memory.read_u64(MA(found)) == self.value, f"{va:#x}: {self.hostile.log}"
+                stored = int.from_bytes(memory.read(MA(found), size), "little")
+                assert stored == self.value, f"{va:#x}: {self.hostile.log}"
                 continue
             found = self.walk(va, False)
             assert self.run(3, va) == (found is not None), f"load {va:#x}: {self.hostile.log}"
             if found is not None:
                 read = self.hv.machine.cpu.words[RBX]
-                assert read == memory.read_u64(MA(found)), f"{va:#x}: {self.hostile.log}"
+                there = int.from_bytes(memory.read(MA(found), size), "little")
+                assert read == there, f"{va:#x}: {self.hostile.log}"
 
 
-def probe_tlb(seed: int, steps: int) -> None:
+def probe_tlb(seed: int, steps: int, width: Width = 64) -> None:
     """One hostile domain at a time, probed after each of its actions."""
     rng = random.Random(seed)
     hv = Hypervisor(Settings(machine_memory=1 << 20, seed=seed, opaque=rng.random() < 0.3))
@@ -194,26 +201,30 @@ def probe_tlb(seed: int, steps: int) -> None:
             for domain in list(hv.domains.values()):
                 hv.end(domain, Exit("destroyed"))
             hv.reap()
-            probe = Probe(hv, rng)
+            probe = Probe(hv, rng, width)
             hv.switch_to(probe.hostile.domain)
+            if width == 32:
+                load_flat32(hv.machine.cpu)
         probe.hostile.step()
         if probe.usable():
             probe.check()
 
 
+@pytest.mark.parametrize("width", [64, 32])
 @pytest.mark.parametrize("seed", range(4))
-def test_no_translation_outlives_its_rights(seed: int) -> None:
-    probe_tlb(seed, 400)
+def test_no_translation_outlives_its_rights(seed: int, width: Width) -> None:
+    probe_tlb(seed, 400, width)
 
 
-def test_the_probe_finds_a_missing_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("width", [64, 32])
+def test_the_probe_finds_a_missing_flush(monkeypatch: pytest.MonkeyPatch, width: Width) -> None:
     """Without flushes of single pages it fails, so that it would see one that is forgotten."""
     monkeypatch.setattr(Coherence, "flush_page", lambda self, va: None)
     with pytest.raises(AssertionError, match="0x"):
-        probe_tlb(0, 1000)
+        probe_tlb(0, 1000, width)
 
 
 if __name__ == "__main__":
     for n in range(int(sys.argv[1]), 1 << 30):
-        probe_tlb(n, int(sys.argv[2]))
+        probe_tlb(n, int(sys.argv[2]), 64 if n % 2 else 32)
         print("seed", n, "survived", flush=True)
