@@ -258,6 +258,7 @@ class Debugger:
                 finished = timeline.advance(limit)
             except (HypervisorError, MachineError) as error:
                 return self._stop(StopReason.ERROR, text=str(error))
+            stops.look()
             stop = stops.take() or self._ended
             if stop is not None:
                 return stop

@@ -21,6 +21,7 @@ How it fails: an object that cannot be captured (an open file, a closure over st
 
 import io
 import pickle
+import struct
 from array import array
 from collections.abc import Iterator
 from types import FunctionType
@@ -29,6 +30,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from hypervisor.console import Console
+from hypervisor.debug.disks import RecordedDisk
 from hypervisor.domain import Domain
 from hypervisor.errors import HypervisorError
 from hypervisor.hypervisor import Hypervisor
@@ -50,7 +52,7 @@ def _is_fixed_kind(thing: object) -> bool:
     module = kind.__module__
     if module.startswith("emu."):
         return hasattr(thing, "__dict__") and not isinstance(thing, tuple)
-    return module.startswith(_OUTSIDE)
+    return module.startswith(_OUTSIDE) and not isinstance(thing, RecordedDisk)
 
 
 class Registry:
@@ -171,6 +173,8 @@ class _Pickler(pickle.Pickler):
             return _thing, (number,)
         if isinstance(obj, type):
             return NotImplemented
+        if isinstance(obj, struct.Struct):
+            return struct.Struct, (obj.format,)
         if isinstance(obj, memoryview):
             offset = registry.offset_of(obj)
             if offset is None or obj.format not in ("B", "Q", "I"):

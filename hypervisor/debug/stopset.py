@@ -275,8 +275,7 @@ class StopSet:
     def _opened(self, domain: Domain) -> None:
         """A slice of ``domain`` begins."""
         self._arm_addresses(domain)
-        if self._watches or self._compared:
-            self._look()
+        self.look()
 
     def _arm_addresses(self, domain: Domain) -> None:
         mine = self._by_domain.get(domain.id)
@@ -386,6 +385,11 @@ class StopSet:
                 self._hv.scheduler.hold()
 
     # -- traps and events ------------------------------------------------------------------
+
+    def look(self) -> None:
+        """The machine stands still: see what changed without a trap or a new slice (an end)."""
+        if self._watches or self._compared:
+            self._look()
 
     def _look(self) -> None:
         """The end of a trap, or the beginning of a slice."""

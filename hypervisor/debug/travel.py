@@ -113,6 +113,7 @@ class Traveller:
             if self._interrupted():
                 raise Interrupted
             timeline.advance(end)
+            self._stops.look()
 
     def last_hit(self, end: int, accept: Callable[[Stop], bool]) -> Stop | None:
         """The last hit of what is set, up to ``end``, and go there; None: at the start of history.

@@ -14,6 +14,7 @@ permissions.
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from emu.units import MFN
@@ -158,14 +159,15 @@ class XenStore:
             StoreError: EINVAL, no path that can be watched.
         """
         Watches.check(path)
-
-        def tell(changed: str, _watch: Watch) -> None:
-            self._calls.append((callback, changed))
-
+        # No closure: what is told is state that a debugger's snapshots keep.
+        tell = partial(self._tell, callback)
         watch = self.watches.add((TOOLSTACK, 0), path, b"", tell)
         self._calls.append((callback, path))
         self.settle()
         return watch
+
+    def _tell(self, callback: Callback, changed: str, _watch: Watch) -> None:
+        self._calls.append((callback, changed))
 
     def unwatch(self, watch: Watch) -> None:
         """Give up what ``watch`` returned."""
@@ -232,7 +234,7 @@ class XenStore:
             self._order,
             StorePage(page),
             link.notify,
-            lambda: hv.machine.coherence.wrote(store),
+            partial(hv.machine.coherence.wrote, store),
         )
         link.callback = connection.serve
         self._order += 1
