@@ -23,6 +23,12 @@ _LEAST_MEMORY: Final = 256 << 20
 _MOST_TOLD: Final = 10
 
 _EPILOG: Final = """\b
+Systems:    none, reference, scanner, share, background, manager, pager, oracle
+Workloads:  boot, fork, pagecache, zero, random, identical, similar, short, aslr,
+            writeall
+What they are: hypervisor/compare/README.md, and the report.
+
+\b
 Files in DIR:
   report.html   everything, in one page      tables.txt    all tables
   cells.csv     a line of numbers per cell   results.json  all that was measured

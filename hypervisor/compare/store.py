@@ -42,7 +42,7 @@ class Store:
     """A folder that holds one experiment.
 
     Raises:
-        CompareError: it holds something else, or this experiment and ``resume`` was not asked for.
+        CompareError: it holds something else, or finished cells and ``resume`` was not asked for.
         OSError: it cannot be made or written.
     """
 
@@ -79,8 +79,8 @@ class Store:
             raise CompareError(
                 f"{self.folder} holds an experiment over other guests or other files"
             )
-        if not resume:
-            number = len(list((self.folder / _CELLS).glob("*.json")))
+        number = len(list((self.folder / _CELLS).glob("*.json")))
+        if number and not resume:
             raise CompareError(
                 f"{self.folder} holds this experiment already, with {number} finished cells: "
                 "--resume goes on with it, --out names another folder"

@@ -16,6 +16,8 @@ from hypervisor.compare.experiment import Experiment, How
 from hypervisor.compare.grid import make_grid
 from hypervisor.compare.run import LOST, Result, run_local
 from hypervisor.compare.store import Store
+from hypervisor.compare.systems import SYSTEMS
+from hypervisor.compare.workloads import WORKLOADS
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"systems": ["none", "share"], "workloads": ["zero", "boot"], "domains": 2, "pages": 16}
@@ -108,7 +110,9 @@ def test_a_cell_that_is_not_whole_runs_again(tmp_path: Path) -> None:
 def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     cells = make_grid(SMALL).cells()
     Store(tmp_path / "x", cells, resume=False)
-    with pytest.raises(CompareError, match="holds this experiment already, with 0 finished"):
+    store = Store(tmp_path / "x", cells, resume=False)  # nothing in it is lost
+    store.keep(cells[0], made_up(cells[0]))
+    with pytest.raises(CompareError, match="holds this experiment already, with 1 finished"):
         Store(tmp_path / "x", cells, resume=False)
     Store(tmp_path / "x", cells, resume=True)
     with pytest.raises(CompareError, match="holds another experiment"):
@@ -188,6 +192,13 @@ def test_an_interrupted_run_keeps_its_cells(tmp_path: Path) -> None:
     assert f"cowbird: {kept} of " in errors
     assert "--resume goes on" in errors
     assert "Traceback" not in errors
+
+
+def test_help_names_every_system_and_workload(tmp_path: Path) -> None:
+    text = cowbird("--help", cwd=tmp_path).stdout
+    lines = " ".join(text.split())
+    assert f"Systems: {', '.join(SYSTEMS)} Workloads:" in lines
+    assert f"Workloads: {', '.join(WORKLOADS)} What" in lines
 
 
 @pytest.mark.parametrize(
