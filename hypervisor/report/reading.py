@@ -261,10 +261,13 @@ def _shown(value: int) -> str:
 def _parse(line: bytes) -> Any:
     """The JSON of a line. Raises ValueError: it is none, or nothing that a trace has."""
     try:
-        return json.loads(line.decode("utf-8"), parse_constant=_no_constant)
+        return _DECODER.decode(line.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deep") from None
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_no_constant)
