@@ -242,6 +242,15 @@ async def test_the_command_line_remembers_completes_and_repeats():
         assert "no such command" in at.log()
         await at.type("goto 2")
         assert at.app.context.debugger.position == 2
+        # What comes while C-x waits for its second key is shown all the same.
+        await at.pilot.press("ctrl+x")
+        at.app.relay.say("meanwhile")
+        at.app.submit("stepi")
+        await at.rest()
+        at.app.drain()
+        await at.press("1")
+        assert "meanwhile" in at.log()
+        assert at.shown() == ["code"]
         await at.type("x [bold]")
         assert "x [bold]" in at.log()
 

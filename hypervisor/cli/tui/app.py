@@ -16,7 +16,7 @@ from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.events import Key
-from textual.screen import ModalScreen
+from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, RichLog, Static
 from textual.widgets.option_list import Option
 
@@ -107,6 +107,8 @@ class DebugView(App[int]):
         """The expression whose walk is shown."""
         self.events_shown: list[int] = []
         """Positions of the events in the list."""
+        self.main: Screen[None] = Screen()
+        """Where the panes are, also while C-x waits for its second key on a screen above."""
         self._last = ""
         self._registers = ""
 
@@ -135,12 +137,13 @@ class DebugView(App[int]):
 
     def on_mount(self) -> None:
         """Show everything as it is before the first command."""
+        self.main = self.screen_stack[0]
         self.relay.holding = True
         self.set_interval(0.1, self.drain)
         self.set_layout("all")
         self.write("'help' lists the commands, F1 the keys", "dim")
         self.look()
-        self.query_one(CommandLine).focus()
+        self.main.query_one(CommandLine).focus()
 
     def on_unmount(self) -> None:
         """From now on lines are printed again."""
@@ -153,7 +156,7 @@ class DebugView(App[int]):
         line = event.value.strip()
         event.input.clear()
         if line:
-            self.query_one(CommandLine).remember(line)
+            self.main.query_one(CommandLine).remember(line)
         self.submit(line or self._last)
         if not self.busy or line:
             self._last = repeatable(line or self._last)
@@ -237,8 +240,8 @@ class DebugView(App[int]):
         self._show("code", self._code_text)
         self._show("source", self._source_text)
         self._show("walk", self._walk_text)
-        self.query_one("#walk", Pane).border_title = f"walk {self.walked}"
-        self.query_one(FrameMap).look()
+        self.main.query_one("#walk", Pane).border_title = f"walk {self.walked}"
+        self.main.query_one(FrameMap).look()
         self._show_events()
         self.show_status()
 
@@ -253,11 +256,11 @@ class DebugView(App[int]):
             self._registers = text
         elif name in ("code", "source"):
             styled = arrowed(text)
-        self.query_one(f"#{name}", Pane).show(text, styled)
+        self.main.query_one(f"#{name}", Pane).show(text, styled)
 
     def _registers_text(self) -> str:
         text = registers_view(self.context.space, self.context.registers)
-        return folded(text, self.query_one("#registers", Pane).size.width, "  ")
+        return folded(text, self.main.query_one("#registers", Pane).size.width, "  ")
 
     def _code_text(self) -> str:
         registers, space = self.context.registers, self.context.space
@@ -265,7 +268,7 @@ class DebugView(App[int]):
         near = space.domain.symbols.nearest(rip)
         before = near[1] if near is not None and near[1] <= MAX_BEFORE else 0
         # An instruction has a byte at least.
-        count = before + 2 * self.query_one("#code", Pane).size.height + 1
+        count = before + 2 * self.main.query_one("#code", Pane).size.height + 1
         return code_view(space, registers, rip - before, count)[0]
 
     def _source_text(self) -> str:
@@ -273,10 +276,10 @@ class DebugView(App[int]):
 
     def _walk_text(self) -> str:
         text = execute(self.context, f"walk {self.walked}")
-        return folded(text, self.query_one("#walk", Pane).size.width, " ")
+        return folded(text, self.main.query_one("#walk", Pane).size.width, " ")
 
     def _show_events(self) -> None:
-        listing = self.query_one("#events", OptionList)
+        listing = self.main.query_one("#events", OptionList)
         found = list(self.context.events)
         recent = list(islice(found, max(0, len(found) - MAX_EVENTS), None))
         domains = self.context.debugger.hv.domains
@@ -297,8 +300,8 @@ class DebugView(App[int]):
         """Say what the chosen frame is, and what the colours mean."""
         if self.busy:
             return
-        frame_map = self.query_one(FrameMap)
-        box = self.query_one("#frames", Vertical)
+        frame_map = self.main.query_one(FrameMap)
+        box = self.main.query_one("#frames", Vertical)
         hv = self.context.debugger.hv
         per = frame_map.per_cell
         scale = "each half character a frame" if per == 1 else f"{per} frames each"
@@ -308,7 +311,7 @@ class DebugView(App[int]):
         for label, color, count in frame_map.kinds.legend():
             legend.append("■ ", style=color)
             legend.append(f"{label} {count:,}  ")
-        self.query_one("#legend", Static).update(legend)
+        self.main.query_one("#legend", Static).update(legend)
 
     def on_frame_map_asked(self, event: FrameMap.Asked) -> None:
         """Enter on a frame: all that is known of it."""
@@ -320,7 +323,7 @@ class DebugView(App[int]):
 
     def write(self, text: str, style: str = "") -> None:
         """Lines for the log."""
-        self.query_one("#log", RichLog).write(Text(text, style=style), expand=True)
+        self.main.query_one("#log", RichLog).write(Text(text, style=style), expand=True)
 
     def drain(self) -> None:
         """What guests and traced events wrote meanwhile."""
@@ -348,10 +351,10 @@ class DebugView(App[int]):
             stop = debugger.last_stop
             if stop is not None:
                 words.insert(0, stop.reason.value)
-        self.query_one("#status", Static).update("  |  ".join(words))
-        self.query_one("#prompt", Static).update("(single key) " if self.single_keys
+        self.main.query_one("#status", Static).update("  |  ".join(words))
+        self.main.query_one("#prompt", Static).update("(single key) " if self.single_keys
                                                  else self.prompt_text())  # fmt: skip
-        self.query_one("#bottom").set_class(self.single_keys, "singlekey")
+        self.main.query_one("#bottom").set_class(self.single_keys, "singlekey")
 
     # -- layout and focus ------------------------------------------------------------------
 
@@ -363,14 +366,14 @@ class DebugView(App[int]):
         self.layout_name = name
         shown = LAYOUTS[name]
         for pane in PANES:
-            self.query_one(f"#{pane}").set_class(pane not in shown, "hidden")
-        self.query_one("#upper").set_class(not _UPPER & set(shown), "hidden")
-        self.query_one("#lower").set_class(not set(shown) - _UPPER, "hidden")
+            self.main.query_one(f"#{pane}").set_class(pane not in shown, "hidden")
+        self.main.query_one("#upper").set_class(not _UPPER & set(shown), "hidden")
+        self.main.query_one("#lower").set_class(not set(shown) - _UPPER, "hidden")
         self.show_status()
 
     def _focus(self, name: str) -> None:
         target = {"frames": "map"}.get(name, name)
-        self.query_one(f"#{target}").focus()
+        self.main.query_one(f"#{target}").focus()
 
     def action_next_pane(self) -> None:
         """C-x o: the pane behind the one with the focus, the command line being the last."""
@@ -423,7 +426,7 @@ class DebugView(App[int]):
         elif self.single_keys and event.character in SINGLE_KEYS:
             self.submit(SINGLE_KEYS[event.character])
         else:
-            line = self.query_one(CommandLine)
+            line = self.main.query_one(CommandLine)
             line.focus()
             line.insert_text_at_cursor(event.character)
 
@@ -432,7 +435,7 @@ class DebugView(App[int]):
         if self.busy:
             self.context.debugger.interrupt()
         else:
-            self.query_one(CommandLine).clear()
+            self.main.query_one(CommandLine).clear()
 
     def action_redraw(self) -> None:
         """C-l."""
