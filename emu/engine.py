@@ -141,6 +141,7 @@ class _TrapCallbacks:
         self.port: PortCallback = lambda port, size, is_in: None
         self.cpuid: CpuidCallback = lambda: False
         self.rdtsc: VoidCallback = lambda: None
+        self.rdtscp: VoidCallback = lambda: None
 
 
 class Engine:
@@ -322,7 +323,7 @@ class Engine:
             (x86_const.UC_X86_INS_OUT, _C_OUT(self._on_out)),
             (x86_const.UC_X86_INS_CPUID, _C_BOOL(self._on_cpuid)),
             (x86_const.UC_X86_INS_RDTSC, _C_BOOL(self._on_rdtsc)),
-            (x86_const.UC_X86_INS_RDTSCP, _C_BOOL(self._on_rdtsc)),
+            (x86_const.UC_X86_INS_RDTSCP, _C_BOOL(self._on_rdtscp)),
         ):
             self._hook(unicorn_const.UC_HOOK_INSN, callback, ctypes.c_int(instruction))
 
@@ -537,6 +538,13 @@ class Engine:
     def _on_rdtsc(self, _uc: int, _user: int) -> int:
         try:
             self.callbacks.rdtsc()
+        except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
+            self._failed(error)
+        return 1
+
+    def _on_rdtscp(self, _uc: int, _user: int) -> int:
+        try:
+            self.callbacks.rdtscp()
         except BaseException as error:  # noqa: BLE001 - carried to run() and raised there
             self._failed(error)
         return 1

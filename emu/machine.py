@@ -75,6 +75,8 @@ class Machine:
         self.on_syscall: Callable[[], None] = self._syscall_as_trap
         self.on_cpuid: Callable[[int, int], CpuidResult | None] = lambda leaf, subleaf: None
         self.on_tsc: Callable[[], int] = lambda: self.position
+        self.on_tsc_aux: Callable[[], int] = lambda: 0
+        """What RDTSCP finds in the MSR TSC_AUX."""
         self.stops = self._engine.stops
         """Where a debugger has the CPU stop (``emu.stops``)."""
         self._cell = self._engine.cell
@@ -97,6 +99,7 @@ class Machine:
         calls.port = self._port
         calls.cpuid = self._cpuid
         calls.rdtsc = self._rdtsc
+        calls.rdtscp = self._rdtscp
         self.cpu.cr4 = CR4_BOOT
         self.cpu.write_msr(_MSR_EFER, EFER_BOOT)
         self.cpu.cr0 = CR0_BOOT
@@ -337,6 +340,10 @@ class Machine:
             return False
         words[RAX], words[RBX], words[RCX], words[RDX] = (value & _M32 for value in result)
         return True
+
+    def _rdtscp(self) -> None:
+        self._rdtsc()
+        self.cpu.words[RCX] = self.on_tsc_aux() & _M32
 
     def _rdtsc(self) -> None:
         now = self.on_tsc()

@@ -156,6 +156,10 @@ class Domain:
     cr0_ts: bool = False
     debug_registers: list[int] = field(default_factory=lambda: [0] * 8)
     vm_assist: int = 0
+    tsc_aux: int = 0
+    """MSR of RDTSCP."""
+    machine_check_status: int = 0
+    """IA32_MCG_STATUS: kept, and nothing more."""
 
     # events and time
     timer_deadline: int | None = None

@@ -34,7 +34,7 @@ from emu.paging import (
     RFLAGS_TF,
 )
 from emu.trap import DB, GP, UD
-from emu.units import PAGE_MASK, PAGE_SIZE
+from emu.units import PAGE_MASK, PAGE_SIZE, is_canonical
 from hypervisor.abi import XEN_EMULATE_PREFIX, Errno, VmAssist
 from hypervisor.debugregs import get_debug_register, set_debug_register
 from hypervisor.domain import Domain
@@ -286,7 +286,7 @@ class Emulator:
         now = self._hv.machine.on_tsc()
         self._words[RAX], self._words[RDX] = now & _M32, now >> 32 & _M32
         if precise:
-            self._words[RCX] = 0
+            self._words[RCX] = domain.tsc_aux
         return True
 
     def _task_switched(self, domain: Domain, on: bool) -> None:
@@ -403,6 +403,8 @@ class Emulator:
         self._hv.spend(min(left, _MAX_STRING))
         for _ in range(min(left, _MAX_STRING)):
             va = (base + (words[index] & mask)) & (_M64 if cpu.bits == 64 else _M32)
+            if not is_canonical(va):
+                raise _Fault(GP, 0)
             try:
                 if inward:
                     data = self._read_port(domain, port, size).to_bytes(size, "little")

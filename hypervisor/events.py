@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _PER_VCPU: Final = (Virq.TIMER, Virq.DEBUG, Virq.XENOPROF, Virq.XENPMU)
 
+_BUCKET: Final = 64
+"""Ports that Xen provides for at a time."""
 _INFO_SIZE: Final = size_of(VcpuInfo)
 """Bytes, at both widths."""
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -81,6 +83,8 @@ class Events:
         self._hv = hv
         self._bytes = hv.machine.memory.bytes
         self._ports: dict[int, dict[int, Channel]] = {}
+        self._known: dict[int, int] = {}
+        """How many port numbers a domain has used, in whole buckets."""
         self._services = 0
 
     # -- life ------------------------------------------------------------------------------
@@ -88,11 +92,13 @@ class Events:
     def init_domain(self, domain: Domain) -> None:
         """A new domain has no ports."""
         self._ports[domain.id] = {}
+        self._known[domain.id] = _BUCKET
 
     def close_all(self, domain: Domain) -> None:
         """A domain ends: its ports are closed, the other ends learn of it as in ``close``."""
         self.reset(domain)
         del self._ports[domain.id]
+        del self._known[domain.id]
         self._hv.scheduler.forget(domain)
 
     def reset(self, domain: Domain) -> int:
@@ -202,10 +208,9 @@ class Events:
 
     # -- operations ------------------------------------------------------------------------
 
-    @staticmethod
-    def valid(domain: Domain, port: int) -> bool:
-        """True if the domain can have such a port."""
-        return 0 <= port < SHARED[domain.width].channels
+    def valid(self, domain: Domain, port: int) -> bool:
+        """True if the domain has used ports up to that number, give or take a bucket of Xen's."""
+        return 0 <= port < self._known[domain.id]
 
     def channel(self, domain: Domain, port: int) -> Channel | None:
         """What a port is bound to, None if it is closed."""
@@ -222,6 +227,7 @@ class Events:
         port = self._free_port(domain)
         if port > 0:
             self._ports[domain.id][port] = channel
+            self._known[domain.id] = max(self._known[domain.id], (port // _BUCKET + 1) * _BUCKET)
         return port
 
     def alloc_unbound(self, domain: Domain, remote: int) -> int:

@@ -96,6 +96,7 @@ class Hypervisor:
         self.machine.on_syscall = self.dispatch.on_syscall
         self.machine.on_trap = self.traps.on_trap
         self.machine.on_tsc = self.scheduler.tsc
+        self.machine.on_tsc_aux = lambda: self.current.tsc_aux
         self.machine.on_cpuid = self.traps.cpuid
 
     def _map_m2p(self) -> int:

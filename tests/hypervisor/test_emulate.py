@@ -247,3 +247,11 @@ def test_decoder_knows_prefixes_and_extensions() -> None:
     assert decode(b"\x0f", 64) is None or decode(b"\x0f", 64).opcode == 0x0F  # type: ignore[union-attr]
     assert decode(b"\x0f\x22", 64) is None
     assert decode(b"\xe4", 64) is None
+
+
+def test_rdtscp_gives_what_tsc_aux_has() -> None:
+    tiny = ran(
+        "mov ecx, 0xc0000103\n mov eax, 0x1234\n xor edx, edx\n wrmsr\n rdtscp\n mov rdi, rcx"
+    )
+    assert tiny.words[RDI] == 0x1234
+    assert tiny.domain.tsc_aux == 0x1234
