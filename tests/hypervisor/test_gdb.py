@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from guests import library
+from tests.emu.gdb_client import Client
 from tests.needs import need
 from tests.real_gdb import ROOT, Served, mark, part
 
@@ -277,11 +278,23 @@ def test_it_runs_before_gdb_comes_unless_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_the_server(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("state", ["waiting", "running", "for gdb"])
+def test_signals_end_the_server(number: signal.Signals, state: str, tmp_path: Path) -> None:
     path = tmp_path / "gdb"
-    with Served("hello", address=f"unix:{path}") as served:
+    spin = tmp_path / "spin.asm"
+    spin.write_text('.include "lib/kernel.inc"\n.text\nmain:\n  inc rbx\n  jmp main\n')
+    with Served(str(spin), address=f"unix:{path}", stopped=state != "running") as served:
+        client = Client(str(path)) if state == "for gdb" else None
+        if client is not None:
+            client.ask(b"?")
+            client.send(b"c")
+            client.raw(b"\x03")  # it runs when this is answered
+            client.reply()
+            client.send(b"c")
         os.kill(served.process.pid, number)
         code, _, errors = served.end()
+        if client is not None:
+            client.close()
     assert code == 128 + number
     assert "Traceback" not in errors
     assert not path.exists()
