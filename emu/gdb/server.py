@@ -227,6 +227,8 @@ class GdbServer:
                 session.handle(connection.receive())
         except _Gone:
             log.info("the client has gone")
+            if session.let_all_go():
+                return Ending.DETACHED
         finally:
             self._busy = False
             session.close()

@@ -143,6 +143,10 @@ class Session:
         """The threads that this client may see."""
         return [item for item in self.target.threads() if item.id.process not in self.detached]
 
+    def let_all_go(self) -> bool:
+        """Whether the client detached from every process that is left."""
+        return bool(self.target.threads()) and not self.threads()
+
     def name(self, thread: ThreadId) -> str:
         """A thread id for the client; without processes, each is a thread by its number."""
         return str(thread) if self.multiprocess else f"{thread.process:x}"

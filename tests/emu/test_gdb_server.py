@@ -271,6 +271,24 @@ def test_it_runs_until_somebody_connects(start: Callable[..., Running]) -> None:
     assert running.toy.running.wait(PATIENCE)  # and on
 
 
+def test_a_client_that_let_all_go_may_leave_without_a_word(start: Callable[..., Running]) -> None:
+    running = start(FOREVER, FOREVER)
+    client = running.client()
+    for packet in (b"qSupported:multiprocess+", b"!", b"D;1", b"D;2"):
+        client.ask(packet)
+    assert not running.toy.running.is_set()
+    client.close()
+    assert running.toy.running.wait(PATIENCE)
+    other = running.client()
+    for packet in (b"qSupported:multiprocess+", b"!", b"D;2"):
+        other.ask(packet)
+    other.close()
+    last = running.client()
+    assert last.ask(b"?") == b"T05thread:1;"
+    assert not running.toy.running.is_set()  # the first process was not let go
+    last.close()
+
+
 def test_it_is_over_when_everything_has_ended(start: Callable[..., Running]) -> None:
     assert start(b"...x", b"..!", frozen=False).ended()
     running = start(b"...x")
