@@ -206,6 +206,7 @@ def _show(experiment: "Experiment") -> None:
     import sys
 
     from hypervisor.cli.screen import make_console
+    from hypervisor.compare.experiment import LEAK
     from hypervisor.compare.leak import lines_of
     from hypervisor.compare.summary import means
     from hypervisor.compare.tables import plain_table, tables, target_lines, winners_lines
@@ -220,7 +221,7 @@ def _show(experiment: "Experiment") -> None:
     if rows:
         shown.append(plain_table("who wins", winners_lines(rows), 4))
     if experiment.findings:
-        shown.append(plain_table("the leak", lines_of(experiment.findings)))
+        shown.append(plain_table(LEAK, lines_of(experiment.findings, brief=True)))
     for table in shown:
         console.print(table)
         console.print()

@@ -23,6 +23,8 @@ _COLOURS: Final = {
 }
 _OTHER: Final = "#999999"
 _NS_PER_MS: Final = 1e6
+_LEAST_CYCLES: Final = 1e4
+"""Where a logarithmic axis begins: systems that cost less are drawn there."""
 
 
 def _pyplot() -> Any:
@@ -127,7 +129,7 @@ def over_time(results: Sequence[Result], workload: str) -> str:
 
 
 def cost_and_savings(rows: Sequence[Row]) -> str:
-    """For each system and workload: frames saved on average against estimated cycles over none."""
+    """For each system and workload: mean frames gained, and estimated cycles, over none."""
     pyplot = _pyplot()
     domains = _most_domains(rows)
     figure, axes = pyplot.subplots(figsize=(6.2, 3.6))
@@ -135,21 +137,22 @@ def cost_and_savings(rows: Sequence[Row]) -> str:
         if system in (NONE, "oracle"):
             continue
         points = [
-            (row.values["over_none"], row.values["net_saved"], row.place["workload"])
+            (float(cost or 0), float(row.values["gained"] or 0))
             for row in rows
             if row.place["system"] == system
             and row.place["domains"] == domains
-            and row.values.get("over_none") is not None
+            and (cost := row.values.get("over_none")) is not None
         ]
         axes.scatter(
-            [max(float(x or 0), 1e4) for x, _, _ in points],
-            [y for _, y, _ in points],
+            [max(x, _LEAST_CYCLES) for x, _ in points],
+            [y for _, y in points],
             s=22,
             label=system,
             color=_COLOURS.get(system, _OTHER),
         )
     axes.set_xscale("log")
     axes.set_xlabel(f"estimated cycles beyond none ({domains} domains, one point per workload)")
-    axes.set_ylabel("frames saved, mean over time")
+    axes.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
+    axes.set_ylabel("frames gained, mean over time")
     axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(pyplot, figure)

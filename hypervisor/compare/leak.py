@@ -171,19 +171,16 @@ def find(results: Iterable[Mapping[str, Any]], seed: int) -> list[Finding]:
     return findings
 
 
-def lines_of(findings: Sequence[Finding]) -> list[list[str]]:
-    """The table: a header, and a line for each setting."""
-    header = ["setting", *WAYS.values(), *(f"{name}: savings kept" for name in WORKLOADS)]
-    table = [header]
+def lines_of(findings: Sequence[Finding], *, brief: bool = False) -> list[list[str]]:
+    """The table: a header, and a line for each setting. ``brief``: with short headings."""
+    ways = [way.replace("_", " ") for way in WAYS] if brief else list(WAYS.values())
+    kept = [f"{name} kept" if brief else f"{name}: savings kept" for name in WORKLOADS]
+    table = [["setting", *ways, *kept]]
     for finding in findings:
-        table.append(
-            [
-                finding.mitigation.name,
-                *(f"{100 * finding.success[way]:.0f}%" for way in WAYS),
-                *(
-                    f"{100 * finding.kept[name]:.0f}%" if name in finding.kept else "-"
-                    for name in WORKLOADS
-                ),
-            ]
+        success = (f"{100 * finding.success[way]:.0f}%" for way in WAYS)
+        savings = (
+            f"{100 * finding.kept[name]:.0f}%" if name in finding.kept else "-"
+            for name in WORKLOADS
         )
+        table.append([finding.mitigation.name, *success, *savings])
     return table

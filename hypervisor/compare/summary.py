@@ -104,7 +104,7 @@ def row_of(result: Result) -> Row:
         "mean_saved": saved,
         "mean_possible": possible,
         "net_saved": saved - overhead,
-        "copies": counts.get("guest_copies", 0) + counts.get("helper_copies", 0),
+        "copies": counts.get("guest_copies", 0) + counts.get("guest_helper_copies", 0),
         "traps": counts["traps"],
         "hypercalls": counts["hypercalls"],
         "flushes": counts["flushes"] + counts["page_flushes"],
