@@ -311,8 +311,10 @@ async def test_a_bug_is_handed_to_the_command_line(monkeypatch):
 
 @scenario
 async def test_small_terminals():
-    for size in ((20, 6), (60, 15), (300, 100)):
+    for size, layout in (((20, 6), "asm"), ((110, 30), "regs"), ((300, 100), "all")):
         async with view("fork", size=size) as at:
+            assert at.app.layout_name == layout
+            await at.type("layout all")
             await at.type("stepi")
             assert at.app.context.debugger.position == 1
             at.app.query_one("#map").focus()
@@ -384,7 +386,7 @@ def test_in_a_real_terminal(tmp_path):
         screen = b""
 
     try:
-        until(b"registers")
+        until(b"commands")
         os.write(master, b"continue\r")
         until(b"running (C-c stops)")
         os.write(master, b"\x03")

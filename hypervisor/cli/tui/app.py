@@ -140,7 +140,7 @@ class DebugView(App[int]):
         self.main = self.screen_stack[0]
         self.relay.holding = True
         self.set_interval(0.1, self.drain)
-        self.set_layout("all")
+        self.set_layout(first_layout(self.size.width, self.size.height))
         self.write("'help' lists the commands, F1 the keys", "dim")
         self.look()
         self.main.query_one(CommandLine).focus()
@@ -446,6 +446,13 @@ class DebugView(App[int]):
     def action_keys(self) -> None:
         """F1."""
         self.write(KEYS)
+
+
+def first_layout(width: int, height: int) -> str:
+    """The layout that a terminal of so many columns and lines has room for."""
+    if width >= 130 and height >= 32:
+        return "all"
+    return "regs" if width >= 100 else "asm"
 
 
 def folded(text: str, width: int, between: str) -> str:
