@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from emu import Machine
 from emu.paging import PTE_A, PTE_D, PTE_MFN_MASK, PTE_P, PTE_RW
-from emu.units import ENTRIES, MA, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, mfn_of
+from emu.units import ENTRIES, MA, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, mfn_of
 from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
@@ -41,8 +41,19 @@ class GuestMemory:
         self._words = machine.memory.words
         self._coherence = machine.coherence
 
-    def translate(self, domain: Domain, va: int, write: bool) -> MA:
+    @staticmethod
+    def possible(domain: Domain, va: int) -> bool:
+        """False if no guest of the domain's width can have anything at ``va``: not canonical and
+        above the lower half, or the hypervisor's. Xen looks no further where it takes an address
+        for later."""
+        if domain.width == 32:
+            return va < _TOP_LOW_PAE
+        return va < _TOP_LOW or va >= HYPERVISOR_VIRT_END
+
+    def translate(self, domain: Domain, va: int, write: bool, table: MFN | None = None) -> MA:
         """Machine address behind a guest's linear address.
+
+        ``table``: the L4 table of the address space, if not the one that the domain is in.
 
         Raises:
             GuestFault: not canonical, the hypervisor's, not mapped, or not writable.
@@ -53,7 +64,8 @@ class GuestMemory:
             raise GuestFault
         need = PTE_P | PTE_RW if write else PTE_P
         words = self._words
-        table = domain.table if domain.kernel_mode else domain.user_table
+        if table is None:
+            table = domain.table if domain.kernel_mode else domain.user_table
         # Written out, and with word indices instead of frame numbers: every hypercall that takes a
         # pointer and every bounce frame comes through here.
         entry = words[table * ENTRIES + (va >> 39 & 511)]
@@ -115,15 +127,26 @@ class GuestMemory:
         self.write(domain, va, data)
         return data
 
-    def write(self, domain: Domain, va: int, data: bytes) -> None:
+    def write_kernel(self, domain: Domain, va: int, data: bytes) -> bool:
+        """``write`` in the kernel's address space, whatever mode the domain is in. False if not
+        all of it may be written."""
+        try:
+            self.write(domain, va, data, domain.table)
+        except GuestFault:
+            return False
+        return True
+
+    def write(self, domain: Domain, va: int, data: bytes, table: MFN | None = None) -> None:
         """Copy ``data`` to the guest's linear address ``va``; all of it or nothing.
+
+        ``table`` as for ``translate``.
 
         Raises:
             GuestFault: some of it may not be written.
         """
         length = len(data)
         if (va & PAGE_MASK) + length <= PAGE_SIZE:
-            at = self.translate(domain, va, write=True)
+            at = self.translate(domain, va, True, table)
             self._memory.bytes[at : at + length] = data
             self._coherence.wrote(mfn_of(at))
             return
@@ -131,7 +154,7 @@ class GuestMemory:
         done = 0
         while done < len(data):
             part = min(len(data) - done, PAGE_SIZE - (va & PAGE_MASK))
-            places.append((self.translate(domain, va, write=True), done, part))
+            places.append((self.translate(domain, va, True, table), done, part))
             va = (va + part) & ((1 << 64) - 1)
             done += part
         for at, start, part in places:

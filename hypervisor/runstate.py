@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 
 from hypervisor.abi import RunState, Width
 from hypervisor.domain import Domain
-from hypervisor.errors import GuestFault
 
 if TYPE_CHECKING:
     from hypervisor.guestmem import GuestMemory
@@ -61,12 +60,8 @@ class RunStates:
         return _INFO[domain.width].pack(record.state, record.since, *times)
 
     def register(self, domain: Domain, area: int, now: int) -> None:
-        """Write the record to the domain's linear address ``area`` from now on.
-
-        Raises:
-            GuestFault: it cannot be written.
-        """
-        self._guest.write(domain, area, self.info(domain, now))
+        """Write the record to the domain's linear address ``area`` from now on."""
+        self._guest.write_kernel(domain, area, self.info(domain, now))
         self._records.setdefault(domain.id, _Record(now)).area = area
 
     def write(self, domain: Domain, now: int) -> None:
@@ -74,10 +69,4 @@ class RunStates:
         record = self._records.get(domain.id)
         if record is None or record.area is None:
             return
-        kernel_mode, domain.kernel_mode = domain.kernel_mode, True
-        try:
-            self._guest.write(domain, record.area, self.info(domain, now))
-        except GuestFault:
-            pass
-        finally:
-            domain.kernel_mode = kernel_mode
+        self._guest.write_kernel(domain, record.area, self.info(domain, now))

@@ -26,7 +26,7 @@ from emu.errors import MachineError
 from emu.units import PAGE_SHIFT, mfn_of
 from hypervisor.abi import Errno, Pvclock, RunState, Shutdown, Virq
 from hypervisor.domain import Domain, Exit, State
-from hypervisor.errors import GuestFault, HypervisorError
+from hypervisor.errors import HypervisorError
 from hypervisor.runstate import RunStates
 from hypervisor.sharedinfo import SHARED, TIME
 
@@ -132,21 +132,12 @@ class Scheduler:
         data[at : at + _TIME_INFO.size] = info
         area = self._time_areas.get(domain.id)
         if area is not None:
-            self._copy_time(domain, area, info)
+            self._hv.guest.write_kernel(domain, area, info)  # unmapped by the guest: its loss
         if last is None:
             at = (domain.shared_info << PAGE_SHIFT) + SHARED[domain.width].wall
             data[at : at + _WALL_INFO.size] = _WALL_INFO.pack(2, WALL_CLOCK, 0)
             self._machine.coherence.wrote(domain.shared_info)
         self._machine.coherence.wrote(mfn_of(domain.vcpu_info))
-
-    def _copy_time(self, domain: Domain, area: int, info: bytes) -> None:
-        kernel_mode, domain.kernel_mode = domain.kernel_mode, True
-        try:
-            self._hv.guest.write(domain, area, info)
-        except GuestFault:
-            pass  # the guest has unmapped it: its loss
-        finally:
-            domain.kernel_mode = kernel_mode
 
     def refresh_time(self, domain: Domain) -> None:
         """Write the time anew, into a ``vcpu_info`` that just moved."""
@@ -369,7 +360,7 @@ class Scheduler:
         end = _UNLIMITED if limit is None else machine.position + limit
         self._held = False
         while True:
-            if not self.settle():
+            if not self._settle():
                 return True
             budget = min(self._slice_end - self.now(), end - machine.position)
             if budget <= 0 or self._held:
@@ -414,8 +405,18 @@ class Scheduler:
 
     def settle(self) -> bool:
         """Open the next slice unless one is open; False if no domain can run again."""
+        self._held = False
+        return self._settle()
+
+    def _ended_before_us(self) -> bool:
+        """The domain in the CPU has ended, and somebody wants to look at it before it goes."""
+        return self._held and self._hv.current.exit is not None
+
+    def _settle(self) -> bool:
         hv = self._hv
         while True:
+            if self._ended_before_us():
+                return True
             domain = self._running
             if domain is not None:
                 if (
@@ -427,6 +428,8 @@ class Scheduler:
                     return True
                 self._close(domain)
             self._expire()
+            if self._ended_before_us():
+                return True
             hv.reap()  # a watchdog, or whoever called us, may have ended the current domain
             domain = self._pick()
             deadline = self._next_deadline()
@@ -450,7 +453,6 @@ class Scheduler:
         if hv.events.deliverable(domain):
             hv.traps.deliver_upcall(domain)
             if domain.state is not State.RUNNABLE:
-                hv.reap()
                 return
         now = self.now()
         self.runstates.change(domain, RunState.running, now)

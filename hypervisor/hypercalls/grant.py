@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from emu.units import MFN, PAGE_SHIFT, PAGE_SIZE
 from hypervisor.abi import (
-    HYPERVISOR_VIRT_END,
     DomId,
     Errno,
     GntCopy,
@@ -56,7 +55,6 @@ _COMMAND: Final = 0xFFF
 _AT_ONCE: Final = 256
 """Requests that are dealt with before the rest waits for the next slice."""
 _WORK_PER_REQUEST: Final = 8
-_LOW_HALF: Final = 1 << 47
 _CLEAN: Final = 1
 _INVALIDATE: Final = 2
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -85,11 +83,6 @@ def _store(hv: "Hypervisor", domain: Domain, request: Any, at: int, name: str = 
     hv.guest.write(domain, at, raw)
 
 
-def _askable(address: int) -> bool:
-    """False if an array begins where no guest's can."""
-    return address < _LOW_HALF or address >= HYPERVISOR_VIRT_END
-
-
 def _subject(hv: "Hypervisor", domain: Domain, domid: int) -> Domain | int:
     """The domain whose table is asked about, or a status."""
     found = foreign(hv, domain, domid)
@@ -111,7 +104,7 @@ def _setup_table(hv: "Hypervisor", domain: Domain, at: int, count: int) -> int:
     if count != 1:
         return _EINVAL
     op = _fetch(hv, domain, GnttabSetupTable, at)
-    if not _askable(op.frame_list):
+    if not hv.guest.possible(domain, op.frame_list):
         return _EFAULT
     subject = _subject(hv, domain, op.dom)
     if isinstance(subject, int):
@@ -357,7 +350,7 @@ def grant_table_op(hv: "Hypervisor", domain: Domain, command: int, at: int, coun
     batch = _BATCHES.get(command)
     if batch is None:
         return _ENOSYS
-    if not _askable(at):
+    if not hv.guest.possible(domain, at):
         return _EFAULT
     record, deal_with, back = batch
     size = size_of(layout(record, 64 if domain.width == 64 else 32))

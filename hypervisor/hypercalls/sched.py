@@ -103,7 +103,7 @@ def _poll(hv: "Hypervisor", domain: Domain, request: SchedPoll) -> int:
     raw = hv.guest.read(domain, request.ports, 4 * request.nr_ports) if request.nr_ports else b""
     ports = tuple(port for (port,) in struct.iter_unpack("<I", raw))
     for port in ports:
-        if not hv.events.valid(domain, port):
+        if hv.events.channel(domain, port) is None:
             return _EINVAL
         if hv.events.pending(domain, port):
             return 0

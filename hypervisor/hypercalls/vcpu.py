@@ -18,7 +18,6 @@ from hypervisor.abi import (
     VcpuRegisterVcpuInfo,
     VcpuSetPeriodicTimer,
     VcpuSetSingleshotTimer,
-    VcpuTimeInfo,
     size_of,
 )
 from hypervisor.domain import NO_FRAME, Domain
@@ -75,11 +74,14 @@ def vcpu_op(hv: "Hypervisor", domain: Domain, command: int, vcpu: int, argument:
         return 0
     if command == VcpuOp.register_runstate_memory_area:
         area = guest.record(domain, VcpuRegisterRunstateMemoryArea, argument).addr
+        if not guest.possible(domain, area):
+            return -int(Errno.EFAULT)
         scheduler.runstates.register(domain, area, scheduler.now())
         return 0
     if command == VcpuOp.register_vcpu_time_memory_area:
         area = guest.record(domain, VcpuRegisterTimeMemoryArea, argument).addr
-        guest.write(domain, area, guest.read(domain, area, size_of(VcpuTimeInfo)))
+        if not guest.possible(domain, area):
+            return -int(Errno.EFAULT)
         scheduler.register_time_area(domain, area)
         return 0
     if command == VcpuOp.register_vcpu_info:

@@ -268,7 +268,7 @@ def test_time_and_runstate_areas() -> None:
     at = caller.put(bytes(VcpuRegisterRunstateMemoryArea(addr=area)))
     assert caller.call(vcpu, VcpuOp.register_runstate_memory_area, 0, at) == 0
     assert caller.call(vcpu, VcpuOp.get_runstate_info, 0, area) == 0
-    at = caller.put(bytes(VcpuRegisterRunstateMemoryArea(addr=1 << 46)))
+    at = caller.put(bytes(VcpuRegisterRunstateMemoryArea(addr=0xFFFF_8000_0000_0000)))
     for command in (5, 13):
         assert caller.call(vcpu, command, 0, at) == -Errno.EFAULT
     assert caller.call(vcpu, VcpuOp.get_runstate_info, 0, 1 << 46) == -Errno.EFAULT
@@ -280,6 +280,17 @@ def test_time_and_runstate_areas() -> None:
     assert runnable == 100_000
     assert (blocked, offline) == (0, 0)
     assert other.instructions == 100_000
+
+
+def test_areas_that_are_not_mapped_are_nobodys_loss_but_the_guests() -> None:
+    lab = Lab()
+    caller = Caller(lab)
+    at = caller.put(bytes(VcpuRegisterRunstateMemoryArea(addr=1 << 46)))
+    for command in (VcpuOp.register_runstate_memory_area, VcpuOp.register_vcpu_time_memory_area):
+        assert caller.call(Hypercall.vcpu_op, command, 0, at) == 0
+    lab.boot(COUNT)
+    assert not lab.hv.run(200_000)
+    lab.check()
 
 
 def test_vcpu_op_answers() -> None:
