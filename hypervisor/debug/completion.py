@@ -16,8 +16,8 @@ _FILTERS: Final = (
     "writable", "readonly", "user", "supervisor", "executable", "nx", "shared", "avl", "all",
 )  # fmt: skip
 _EVENTS: Final = (
-    "create", "exit", "destroy", "share", "refuse", "map_again", "drop", "hypercall", "trap",
-    "cow_fault", "upcall",
+    "create", "exit", "destroy", "share", "again", "refuse", "map_again", "drop", "hypercall",
+    "trap", "cow_fault", "upcall",
 )  # fmt: skip
 MAX_CANDIDATES: Final = 500
 
