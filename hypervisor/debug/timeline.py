@@ -22,7 +22,7 @@ from hypervisor.debug.state import DomainState
 from hypervisor.hypervisor import Hypervisor
 
 MAX_SNAPSHOTS: Final = 120
-MAX_BYTES: Final = 1 << 30
+MAX_BYTES: Final = 512 << 20
 """Bytes of all snapshots together."""
 _INTERVAL: Final = 0.1
 """Seconds of running between two snapshots, at least."""
@@ -241,6 +241,7 @@ class Timeline:
         for number, kept in self._consoles.items():
             kept.restore(lines.get(number, 0))
         self._snapshots.restore(snapshot)
+        self._hv.breakpoints.arm(self._hv.current)  # the guest's own
         self.applied = snapshot.inputs
         self._since = 0.0
         self.on_restore()

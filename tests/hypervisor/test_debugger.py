@@ -4,13 +4,13 @@ import struct
 
 import pytest
 
-from emu.units import PAGE_SHIFT
+from emu.units import PAGE_SHIFT, VA
 from hypervisor.audit import audit
 from hypervisor.debug.catches import leaf_entry
 from hypervisor.debug.conditions import Condition
-from hypervisor.debug.debugger import Debugger
 from hypervisor.debug.model import Catch, DebugError, StopReason
 from hypervisor.debug.snapshot import fingerprint
+from hypervisor.domain import Callback
 from tests.hypervisor.debug_lab import debugger, finish, machine, run_in_parts, symbol
 
 
@@ -350,4 +350,22 @@ def test_a_crash_can_be_looked_at() -> None:
     assert "double fault" in stop.text or "handler" in stop.text
     assert dbg.registers(1).cr2 == 0x123456
     assert dbg.cont().reason is StopReason.FINISHED
-    assert isinstance(dbg, Debugger)
+
+
+def test_a_crash_before_the_first_instruction_of_a_slice_can_be_looked_at() -> None:
+    """The upcall that a slice begins with cannot be entered."""
+    dbg = debugger("share", "share", record=False)
+    hv = dbg.hv
+    dbg.cont(limit=12_000)
+    domain = hv.domains[2 if dbg.current == 1 else 1]
+    domain.event_callback = Callback(VA(0))
+    shared = hv.machine.memory.frame(domain.shared_info)
+    shared[0], shared[1] = 1, 0  # evtchn_upcall_pending, evtchn_upcall_mask
+    stop = dbg.cont()
+    assert (stop.reason, stop.domain) == (StopReason.CRASHED, domain.id)
+    assert dbg.registers(domain.id).rip
+    before = hv.frames.free
+    stop = dbg.cont()
+    assert stop.domain != domain.id
+    assert domain.id not in hv.domains
+    assert hv.frames.free > before

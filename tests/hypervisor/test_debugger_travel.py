@@ -65,6 +65,33 @@ def test_snapshots_at_every_chunk_change_nothing(monkeypatch: pytest.MonkeyPatch
         assert fingerprint(dbg.hv) == first[position]
 
 
+def test_snapshots_where_stops_were_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken in the middle of slices, at breakpoints, behind watched stores, and at ends."""
+    monkeypatch.setattr("hypervisor.debug.timeline._INTERVAL", 0.0)
+    monkeypatch.setattr("hypervisor.debug.timeline._COSTS", 0)
+    guests = ("share", "fork/32", "text")
+    end = length(*guests)
+    positions = sorted(random.Random(2).sample(range(1, end), 12))
+    first = run_in_parts(machine(*guests), positions)
+    dbg = debugger(*guests)
+    dbg.add_breakpoint(1, symbol(dbg, 1, "share_page"))
+    dbg.add_breakpoint(2, symbol(dbg, 2, "map_page"))
+    dbg.add_watchpoint(1, dbg.registers(1).value("rsp") - 8, 8, "write")
+    dbg.add_catch(Catch("fault"))
+    dbg.add_catch(Catch("counter", counter="switches"))
+    for _ in range(2000):
+        if dbg.cont().reason is StopReason.FINISHED:
+            break
+    assert len(dbg.timeline.snapshots) > 50
+    for number in list(dbg.stops):
+        dbg.remove(number)
+    finish(dbg)
+    assert fingerprint(dbg.hv) == first[-1]
+    for position in reversed(positions):
+        dbg.goto(position)
+        assert fingerprint(dbg.hv) == first[position], position
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_stepping_back_and_forth(data: st.DataObject) -> None:
