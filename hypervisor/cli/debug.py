@@ -42,5 +42,5 @@ def debug(options: GuestOptions, front: FrontEnd) -> int:
         out.begin()
         code = front.attend(session, Debugger(session.hv), screen, lines)
         if options.json_ is not None:
-            out.write_result(session.document(session.finish()))
+            out.write_result(session.document(session.finish(explain=False)))
     click.get_current_context().exit(code)

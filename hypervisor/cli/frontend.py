@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from emu.gdb.address import Address
-from hypervisor.cli import tui
+from hypervisor.cli import signals, tui
 from hypervisor.cli.exitcodes import EXIT_CODES
 from hypervisor.cli.prompt import Prompt, is_terminal
 from hypervisor.cli.screen import Screen
@@ -121,22 +121,33 @@ class FrontEnd:
         session.only_once(lambda: debugger.replaying)
         context = Context.of(debugger, screen.say)
         context.domain_id = next(iter(session.hv.domains), None)
+        context.limit = session.limit
         prompt = Prompt(context, screen.say)
-        with prompt.interruptible():
-            going_on = prompt.script(lines)
-            if going_on and self.address is not None:
-                _serve(context, self.address, self.frozen, screen)
-            elif going_on and self.whole_screen:
-                prompt.code = tui.run(context, screen)
-                if prompt.code == tui.LEFT_FOR_PROMPT:
-                    prompt.code = None
-                    prompt.session()
-            elif going_on and (self.interactive or not lines):
-                if is_terminal():
-                    _greet(context, screen)
-                prompt.session()
+        try:
+            with prompt.interruptible():
+                if prompt.script(lines):
+                    self._session(context, prompt, screen, scripted=bool(lines))
+        except KeyboardInterrupt as error:
+            session.interruption = error
         session.finished = _finished(debugger)
+        if session.interruption is not None:
+            screen.tell(f"cowbird: {signals.word(signals.exit_code(session.interruption))}")
+            return signals.exit_code(session.interruption)
         return _exit_code(prompt, debugger)
+
+    def _session(self, context: Context, prompt: Prompt, screen: Relay, *, scripted: bool) -> None:
+        """What comes after the scripts."""
+        if self.address is not None:
+            _serve(context, self.address, self.frozen, screen)
+        elif self.whole_screen:
+            prompt.code = tui.run(context, screen)
+            if prompt.code == tui.LEFT_FOR_PROMPT:
+                prompt.code = None
+                prompt.session()
+        elif self.interactive or not scripted:
+            if is_terminal():
+                _greet(context, screen)
+            prompt.session()
 
 
 def front_end_options(function: F) -> F:

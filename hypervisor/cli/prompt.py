@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from hypervisor.cli.signals import ALL, Terminated
 from hypervisor.debug.commands import Context, Quit, execute, find
 from hypervisor.debug.completion import complete
 from hypervisor.debug.model import DebugError
@@ -44,6 +45,10 @@ class Prompt:
         """What ``quit`` said."""
         self._say = say
         self._running = False
+        self._asked = False
+        """Ctrl-C came while the present command runs."""
+        self._ending: Terminated | None = None
+        """SIGTERM or SIGHUP came while a command ran."""
         self._last = ""
 
     # -- commands --------------------------------------------------------------------------
@@ -54,6 +59,7 @@ class Prompt:
         Raises:
             Quit: it was ``quit``.
         """
+        self._asked = False
         self._running = True
         try:
             text = execute(self.context, line)
@@ -61,14 +67,16 @@ class Prompt:
             self._complain(str(error))
             return False
         except KeyboardInterrupt as error:
-            if type(error) is not KeyboardInterrupt:
-                raise  # SIGTERM ends the session
+            if isinstance(error, Terminated):
+                raise
             self._complain("interrupted")
             return False
         finally:
             self._running = False
         if text:
             self._say(text)
+        if self._ending is not None:
+            raise self._ending
         return True
 
     def _complain(self, text: str) -> None:
@@ -104,7 +112,7 @@ class Prompt:
                     print()
                     return
                 except KeyboardInterrupt as error:
-                    if type(error) is not KeyboardInterrupt:
+                    if isinstance(error, Terminated):
                         raise
                     print()
                     continue
@@ -121,32 +129,33 @@ class Prompt:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """In this block Ctrl-C stops running guests; a second one the command itself."""
-        asked = False
+        """In this block Ctrl-C stops running guests; a second one the command itself.
 
-        def interrupt(_number: int, _frame: FrameType | None) -> None:
-            nonlocal asked
-            if not self._running:
-                asked = False
-                raise KeyboardInterrupt
-            if asked:
-                asked = False
-                raise KeyboardInterrupt
-            asked = True
+        SIGTERM and SIGHUP end the session as soon as the guests stand still: an exception in the
+        middle of a trap would be lost.
+        """
+
+        def interrupt(number: int, _frame: FrameType | None) -> None:
+            ending = None if number == signal.SIGINT else Terminated(number)
+            if not self._running or self._asked:
+                raise ending or KeyboardInterrupt
+            self._asked = True
+            self._ending = self._ending or ending
             self.context.debugger.interrupt()
 
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            yield
-            return
+        before = {}
         try:
-            before = signal.signal(signal.SIGINT, interrupt)
+            for number in ALL:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    before[number] = signal.signal(number, interrupt)
         except ValueError:  # not in the main thread: nobody can press anything
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def repeatable(line: str) -> str:

@@ -294,8 +294,11 @@ class Session:
         """What the audits found so far."""
         return Audited(self._checks, tuple(self._violations))
 
-    def finish(self) -> Outcome:
-        """Audit once more, show what is left to show, and say how the run ended."""
+    def finish(self, *, explain: bool = True) -> Outcome:
+        """Audit once more, show what is left to show, and say how the run ended.
+
+        ``explain``: also in words; a debugger has told what happened.
+        """
         if self.error is None:
             try:
                 self.audit()
@@ -311,7 +314,8 @@ class Session:
             interrupted=self.interrupted,
             error=self.error is not None,
         )
-        self._explain(outcome)
+        if explain:
+            self._explain(outcome)
         return outcome
 
     def _explain(self, outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ from emu.debug.expressions import Names, value_of
 from emu.errors import CowbirdError
 from emu.registers import Registers
 from hypervisor.debug.eventlog import EventLog
-from hypervisor.debug.model import DebugError, Event
+from hypervisor.debug.model import DebugError, Event, Stop
 from hypervisor.debug.space import Space
 from hypervisor.debug.views_cpu import canonical_name
 from hypervisor.debug.views_machine import event_text
@@ -137,6 +137,8 @@ class Context:
     tell: Callable[[str], None] = lambda text: None
     only: frozenset[int] | None = None
     """Domains that may run; None: all."""
+    limit: int = 0
+    """Instructions after which ``continue`` and its like give up, 0 for no limit."""
     format: Format = field(default_factory=Format)
     next_address: int | None = None
     """Where ``x`` and ``list`` without an argument go on."""
@@ -162,6 +164,10 @@ class Context:
         """Tell of an event if it is one of those that ``trace on`` named."""
         if self.traced is not None and (not self.traced or event.kind in self.traced):
             self.tell(event_text(event, self.debugger.hv.domains))
+
+    def cont(self) -> Stop:
+        """Let the domains run that may, until something stops the machine."""
+        return self.debugger.cont(self.only, self.limit or None)
 
     # -- the selected domain ---------------------------------------------------------------
 

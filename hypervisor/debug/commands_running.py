@@ -81,11 +81,11 @@ def continue_(context: Context, arguments: str) -> str:
 
     With N the stop that it stands at is passed over N-1 times.
     """
-    stop = context.debugger.cont(context.only)
+    stop = context.cont()
     for _ in range(times(context, arguments) - 1):
         if stop.number is None:
             break
-        stop = context.debugger.cont(context.only)
+        stop = context.cont()
     return reached(context, stop)
 
 
@@ -135,7 +135,7 @@ def until(context: Context, arguments: str) -> str:
     debugger = context.debugger
     number = debugger.add_breakpoint(context.domain.id, address, temporary=True)
     try:
-        stop = debugger.cont(context.only)
+        stop = context.cont()
     finally:
         if number in debugger.stops:
             debugger.remove(number)

@@ -95,7 +95,7 @@ def goto(context: Context, arguments: str) -> str:
 def run(context: Context, _arguments: str) -> str:
     """Go to the start and let everything run from there."""
     context.debugger.goto(context.debugger.start)
-    return reached(context, context.debugger.cont(context.only))
+    return reached(context, context.cont())
 
 
 @command("checkpoint", "[NAME]", aliases=("save-position",), group="time")

@@ -56,6 +56,8 @@ def stop_lines(context: "Context", stop: Stop) -> list[str]:
     head = f"{why}, {who}, position {stop.position:,}"
     if stop.reason is StopReason.STEP:
         head = f"{who}, position {stop.position:,}"
+    elif stop.reason is StopReason.LIMIT:
+        head = f"the limit of {context.limit:,} instructions, position {stop.position:,}"
     elif stop.reason is StopReason.EXITED:
         head = f"{who} ended{f' ({stop.text})' if stop.text else ''}, position {stop.position:,}"
     elif stop.reason is StopReason.CRASHED:

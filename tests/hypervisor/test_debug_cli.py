@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.hypervisor.ring_guests import guest as ring_guest
+
 ENDLESS = """
 ; cowbird: description = runs for ever
 .include "lib/kernel.inc"
@@ -242,3 +244,46 @@ def test_ctrl_c_stops_the_guest_and_drops_a_line(tmp_path: Path, history: Path) 
         assert session.end() == 4
     finally:
         session.kill()
+
+
+def test_what_is_typed_for_a_guest(tmp_path: Path) -> None:
+    source = tmp_path / "ring.asm"
+    source.write_text(ring_guest("block"))
+    run = debug(
+        str(source), "-c", "c", "-c", "console send hi", "-c", "c", "-c", r"console send \x71\c",
+        "-c", "c", "-c", "console",
+    )  # fmt: skip
+    assert run.returncode == 0
+    assert "ended (poweroff)" in run.stdout
+    assert run.stdout.endswith(">hi\n")
+
+
+def test_a_limit_ends_what_runs_for_ever(tmp_path: Path) -> None:
+    source = tmp_path / "endless.asm"
+    source.write_text(ENDLESS)
+    run = debug(str(source), "--limit", "10K", "-c", "c", "-c", "c", "-c", "when")
+    assert run.returncode == 0
+    assert "the limit of 10,000 instructions, position 10,000" in run.stdout
+    assert run.stdout.endswith("position 20,000 of 0..20,000\n")
+
+
+def test_sigterm_ends_a_running_guest(tmp_path: Path) -> None:
+    source, result = tmp_path / "endless.asm", tmp_path / "r.json"
+    source.write_text(ENDLESS)
+    process = subprocess.Popen(
+        [*COMMAND, str(source), "--limit", "0", "--json", str(result), "-c", "echo on", "-c", "c"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_ENV,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "on\n"
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 143
+    assert errors == "cowbird: terminated\n"
+    assert '"outcome": "interrupted"' in result.read_text()
