@@ -96,6 +96,8 @@ class DomainRecord:
     module: str | None
     group: int
     exit: Exit | None = None
+    width: int = 64
+    """Bits of its ``unsigned long``: 64, or 32 for a PAE guest."""
     frames: int = 0
     """Frames that it owns, shared ones not among them."""
     shared_mappings: int = 0
@@ -139,6 +141,7 @@ class DomainRecord:
             "image": self.image,
             "module": self.module,
             "disks": list(self.disks),
+            "width": self.width,
             "group": self.group,
             "exit": ending,
             "frames": self.frames,
@@ -258,6 +261,7 @@ class Recorder:
 
     def _take(self, domain: Domain, record: DomainRecord) -> None:
         record.exit = domain.exit
+        record.width = domain.width
         record.frames = domain.pages
         record.shared_mappings = domain.shared_mappings
         record.peak_shared_mappings = domain.peak_shared_mappings
