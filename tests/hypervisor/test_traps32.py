@@ -472,3 +472,17 @@ def test_no_page_of_the_stack_is_special() -> None:
     tiny.run()
     assert tiny.handled == 1
     assert tiny.mfn(CODE)
+
+
+def test_virtual_8086_mode_is_left_for_good() -> None:
+    """This engine's IRETD enters it, with the IOPL that the frame says; the next trap ends it."""
+    text = (
+        "push 0\n push 0\n push 0\n push 0\n push 0\n push 0x400\n push 0x23202\n push 0\n push 0\n"
+    )
+    tiny = Tiny32(handler(f"{text} iretd"))
+    for vector in range(20):
+        tiny.trap(vector, "h")
+    tiny.run()
+    assert tiny.handled == 1, tiny.crashed
+    assert (tiny.cpu.bits, tiny.cpu.cpl) == (32, 1)
+    assert tiny.cpu.flags & (RFLAGS_VM | RFLAGS_IOPL) == 0
