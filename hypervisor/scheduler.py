@@ -425,6 +425,7 @@ class Scheduler:
                     and not self._preempted
                     and self.now() < self._slice_end
                 ):
+                    hv.switch_to(domain)  # whoever called us may have had another one in the CPU
                     return True
                 self._close(domain)
             self._expire()

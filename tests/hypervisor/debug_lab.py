@@ -28,14 +28,14 @@ def image(name: str, width: int) -> KernelImage:
     return parse_image(library.build_elf(library.find(name), width=width), name)
 
 
-def machine(*guests: str, width: int = 64, seed: int = 0, sliced: int = 5000) -> Hypervisor:
+def machine(*guests: str, opaque: bool = False) -> Hypervisor:
     """A machine with these guests about to start. ``share/32`` has that width."""
-    hv = Hypervisor(Settings(machine_memory=48 * MIB, seed=seed, slice=sliced))
+    hv = Hypervisor(Settings(machine_memory=48 * MIB, seed=7, slice=5000, opaque=opaque))
     for guest in guests:
         name, _, bits = guest.partition("/")
         build_domain(
             hv,
-            image(name, int(bits or width)),
+            image(name, int(bits or 64)),
             memory=4 * MIB,
             name=name,
             cmdline=SMALL[name],

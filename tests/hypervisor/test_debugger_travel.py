@@ -7,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hypervisor.audit import audit
+from hypervisor.debug.catches import leaf_entry
+from hypervisor.debug.debugger import Debugger
 from hypervisor.debug.model import Catch, DebugError, StopReason
 from hypervisor.debug.snapshot import fingerprint
+from hypervisor.hypervisor import Hypervisor
 from tests.hypervisor.debug_lab import debugger, finish, machine, run_in_parts, symbol
+from tests.hypervisor.kernels import Lab
 
 MIXES = [("share", "fork"), ("churn", "storm"), ("share/32", "fork"), ("fork/32", "text")]
 
@@ -44,6 +48,65 @@ def test_every_position_is_what_it_was(guests: tuple[str, ...]) -> None:
         dbg.goto(position)
         assert fingerprint(dbg.hv) == first[position], position
         assert audit(dbg.hv) == []
+    finish(dbg)
+    assert fingerprint(dbg.hv) == first[-1]
+
+
+SLEEPER = """
+    xor r12, r12
+    mov r13, {step}
+again:
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    add rax, r13
+    mov [rip + scratch + 16], rax
+    lea rbx, [rip + scratch]
+    call 29, 3, rbx
+    mov rcx, r12
+    and rcx, 511
+    mov [rbx + rcx * 8 + 1024], rax
+    add r13, 1777
+    inc r12
+    cmp r12, 150
+    jb again
+"""
+
+
+def test_time_that_is_slept_away_goes_by_again() -> None:
+    """Guests that poll with a timeout: slices end early, and the clock jumps."""
+
+    def sleepers() -> Hypervisor:
+        lab = Lab()
+        for step in (20_000, 33_333, 1_000_000):
+            lab.boot(SLEEPER.format(step=step))
+        lab.boot("mov ecx, 300000\nspin: loop spin\n")
+        return lab.hv
+
+    hv = sleepers()
+    hv.run()
+    end = hv.machine.position
+    positions = sorted(random.Random(3).sample(range(1, end), 30))
+    first = run_in_parts(sleepers(), positions)
+    assert run_in_parts(sleepers(), [])[-1] == first[-1]
+    dbg = Debugger(sleepers())
+    finish(dbg)
+    assert dbg.hv.scheduler.skipped > 1_000_000
+    for position in random.Random(4).sample(positions, len(positions)):
+        dbg.goto(position)
+        assert fingerprint(dbg.hv) == first[position]
+    finish(dbg)
+    assert fingerprint(dbg.hv) == first[-1]
+
+
+def test_frames_in_random_order_come_in_the_same_order() -> None:
+    positions = [20_000, 50_000, 90_000]
+    first = run_in_parts(machine("share", "churn", opaque=True), positions)
+    dbg = Debugger(machine("share", "churn", opaque=True))
+    finish(dbg)
+    for position in (90_000, 20_000, 50_000):
+        dbg.goto(position)
+        assert fingerprint(dbg.hv) == first[position]
     finish(dbg)
     assert fingerprint(dbg.hv) == first[-1]
 
@@ -214,8 +277,6 @@ def test_the_last_change_of_an_entry_and_the_last_share() -> None:
     assert stop.event.details["mfn"] == mfn
     shared_at = stop.position
     dbg.goto(caught.position)
-    from hypervisor.debug.catches import leaf_entry
-
     found = leaf_entry(dbg.hv, dbg.hv.domains[1], caught.event.details["va"])
     assert found is not None
     changed = dbg.last_change(int(found[0]))
@@ -278,8 +339,6 @@ def test_consoles_are_shown_once_and_right_in_the_past() -> None:
     shown: list[str] = []
     for domain in hv.domains.values():
         vars(domain.console)["_sink"] = shown.append
-    from hypervisor.debug.debugger import Debugger
-
     dbg = Debugger(hv)
     console = hv.domains[1].console
     finish(dbg)
