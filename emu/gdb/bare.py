@@ -11,10 +11,10 @@ Rights are not asked when a debugger reads or writes memory; what is not mapped 
 from collections.abc import Sequence
 from typing import Final
 
+from emu.debug.qemu import info_mem, info_registers, info_tlb, segment_caches
 from emu.gdb.args import EFAULT, ENOSYS
 from emu.gdb.registers import values
 from emu.gdb.target import (
-    AddressSpace,
     Cause,
     Executable,
     Resume,
@@ -25,6 +25,7 @@ from emu.gdb.target import (
     ThreadId,
 )
 from emu.machine import EFER_BOOT, Ending, Machine
+from emu.paging import PagingMode
 from emu.registers import read_registers, write_register
 from emu.units import MA, MFN, PAGE_MASK, PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Controls
@@ -81,7 +82,6 @@ class BareTarget:
             raise TargetError(f"register {name} cannot be set") from None
 
     def _translate(self, address: int) -> int | None:
-        space = self.address_space(_ME)
         found = self._machine.walk(VA(address & _M64))
         if found.leaf is None and found.ma is None:
             return None
@@ -92,7 +92,7 @@ class BareTarget:
         size = found.page_size
         frame = step.entry & ((1 << 40) - 1) & -size
         ma = frame | address & (size - 1)
-        return ma if ma >> PAGE_SHIFT < space.memory.frames else None
+        return ma if ma >> PAGE_SHIFT < self._machine.memory.frames else None
 
     def read(self, process: int, address: int, length: int) -> bytes:
         """Virtual memory; shorter where it ends."""
@@ -137,12 +137,6 @@ class BareTarget:
         for mfn in range(address >> PAGE_SHIFT, (address + len(data) - 1 >> PAGE_SHIFT) + 1):
             self._machine.coherence.wrote(MFN(mfn))
         self._machine.coherence.flush()  # it may have been a table
-
-    def address_space(self, thread: ThreadId) -> AddressSpace:
-        """The page tables that CR3 names."""
-        cpu = self._machine.cpu
-        controls = Controls.from_registers(cpu.cr0, cpu.cr4, EFER_BOOT, cpu.flags)
-        return AddressSpace(self._machine.memory, cpu.cr3, controls)
 
     # -- running ---------------------------------------------------------------------------
 
@@ -220,13 +214,22 @@ class BareTarget:
         return self._program
 
     def monitor(self, process: int, line: str) -> str:
-        """There is one command of the machine's own: ``walk ADDRESS``."""
+        """QEMU's views of registers and tables, and ``walk ADDRESS``."""
         words = line.split()
         if len(words) == 2 and words[0] == "walk":
             try:
                 return self._machine.walk(VA(int(words[1], 0) & _M64)).explain()
             except ValueError:
                 raise TargetError(f"{words[1]!r} is no address") from None
+        cpu, memory = self._machine.cpu, self._machine.memory
+        if words == ["info", "registers"]:
+            return "\n".join(info_registers(read_registers(cpu), segment_caches(cpu.state)))
+        if words in (["info", "mem"], ["info", "tlb"]):
+            controls = Controls.from_registers(cpu.cr0, cpu.cr4, EFER_BOOT, cpu.flags)
+            if controls.mode is PagingMode.OFF:
+                return "PG disabled"
+            lines = info_mem if words[1] == "mem" else info_tlb
+            return "\n".join(lines(memory, cpu.cr3, controls))
         if words == ["help"]:
             return "walk ADDRESS, info registers, info mem, info tlb, why"
         raise TargetError(f"no command {line!r}; there is help")

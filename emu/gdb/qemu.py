@@ -3,31 +3,20 @@
 Those tools take a target for QEMU if ``qqemu.sstepbits`` (with either letter) has ``ENABLE=`` in
 its answer and ``qOffsets`` is answered empty, which it is by nobody answering it. Then they switch
 memory packets to machine addresses with ``Qqemu.PhyMemMode:1``, and parse QEMU's texts of ``monitor
-info registers``, ``info mem`` and ``info tlb``. Every other ``monitor`` line is the target's own.
+info registers``, ``info mem`` and ``info tlb``, which ``emu.debug.qemu`` makes. Every ``monitor``
+line is the target's own, but one: ``why`` says why the last packet was refused.
 
-Source: QEMU docs/system/gdb.rst; the layout of ``info registers`` follows its
-target/i386/cpu-dump.c, that of the others is in ``emu.debug.qemu``.
+Source: QEMU docs/system/gdb.rst.
 """
 
-from collections.abc import Callable, Iterator
 from typing import Final
 
-from emu.debug.qemu import info_mem, info_tlb
-from emu.gdb.args import ESRCH, PacketError, hex_bytes, number
+from emu.gdb.args import PacketError, hex_bytes, number
 from emu.gdb.registry import packet
 from emu.gdb.session import Ending, Session
-from emu.gdb.target import TargetEnds, TargetError, ThreadId
-from emu.paging import RFLAGS, PagingMode
-from emu.walk import Controls, TableMemory
+from emu.gdb.target import TargetEnds, TargetError
 
-_SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs")
-_ROWS64: Final = (
-    ("rax", "rbx", "rcx", "rdx"),
-    ("rsi", "rdi", "rbp", "rsp"),
-    ("r8", "r9", "r10", "r11"),
-    ("r12", "r13", "r14", "r15"),
-)
-_ROWS32: Final = (("rax", "rbx", "rcx", "rdx"), ("rsi", "rdi", "rbp", "rsp"))
+WHY: Final = "why"
 
 
 @packet("qqemu.sstepbits")
@@ -86,19 +75,14 @@ def monitor(session: Session, rest: bytes) -> bytes:
         line = hex_bytes(rest.removeprefix(b",")).decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raise PacketError("the line is no UTF-8") from error
-    ours = _TEXTS.get(" ".join(line.split()))
-    if ours is not None:
-        text = ours(session)
-    else:
-        text = _targets_own(session, line)
+    # gdb itself shows only a number when something is refused.
+    text = session.refusal if line == WHY else _targets_own(session, line or "help")
     if text:
         session.say(text if text.endswith("\n") else text + "\n")
     return b"OK"
 
 
 def _targets_own(session: Session, line: str) -> str:
-    if not line:
-        line = "help"
     before = session.target.epoch()
     thread = session.looked_at()
     process = 0 if thread is None else thread.process
@@ -115,79 +99,3 @@ def _targets_own(session: Session, line: str) -> str:
             text += "\n"
         text += "(what gdb shows is from before: maintenance flush register-cache)"
     return text
-
-
-def _why(session: Session) -> str:
-    """Why the last packet was refused; gdb itself shows only a number."""
-    return session.refusal
-
-
-def _selected(session: Session) -> ThreadId:
-    thread = session.looked_at()
-    if thread is None:
-        raise PacketError("nothing is left", ESRCH)
-    return thread
-
-
-def _info_registers(session: Session) -> str:
-    thread = _selected(session)
-    values = session.target.registers(thread)
-    wide = session.real_width(thread) == 64
-    digits = 16 if wide else 8
-
-    def word(name: str) -> int:
-        return values.get(name, 0) & ((1 << 4 * digits) - 1)
-
-    lines = []
-    for row in _ROWS64 if wide else _ROWS32:
-        names = [(name if wide else "e" + name[1:]).upper() for name in row]
-        lines.append(
-            " ".join(f"{n:<3}={word(r):0{digits}x}" for n, r in zip(names, row, strict=True))
-        )
-    flags = word("rflags")
-    short = "".join(
-        letter if RFLAGS.get(flags, name) else "-"
-        for letter, name in zip("DOSZAPC", ("DF", "OF", "SF", "ZF", "AF", "PF", "CF"), strict=True)
-    )
-    pc, eflags = ("RIP", "RFL") if wide else ("EIP", "EFL")
-    level = word("cs") & 3
-    lines.append(
-        f"{pc}={word('rip'):0{digits}x} {eflags}={flags:08x} [{short}]"
-        f" CPL={level} II=0 A20=1 SMM=0 HLT=0"
-    )
-    for name in _SEGMENTS:
-        base = word(f"{name}_base")
-        lines.append(f"{name.upper()} ={word(name):04x} {base:0{digits}x} ffffffff 00000000")
-    lines.append(
-        f"CR0={word('cr0'):08x} CR2={word('cr2'):0{digits}x} "
-        f"CR3={word('cr3'):0{digits}x} CR4={word('cr4'):08x}"
-    )
-    lines.append(f"EFER={values.get('efer', 0):016x}")
-    control = f"FCW={word('fctrl'):04x} FSW={word('fstat'):04x} FTW={word('ftag'):02x}"
-    lines.append(f"{control} MXCSR={word('mxcsr'):08x}")
-    return "\n".join(lines)
-
-
-def _tables(session: Session, lines: Callable[[TableMemory, int, Controls], Iterator[str]]) -> str:
-    space = session.target.address_space(_selected(session))
-    if space.controls.mode is PagingMode.OFF:
-        return "PG disabled"
-    return "\n".join(lines(space.memory, space.cr3, space.controls))
-
-
-def _info_mem(session: Session) -> str:
-    """Ranges of equal rights: first address, address behind the last, size, ``urw``."""
-    return _tables(session, info_mem)
-
-
-def _info_tlb(session: Session) -> str:
-    """Every mapping: virtual address, machine address, flags of its entry."""
-    return _tables(session, info_tlb)
-
-
-_TEXTS: Final[dict[str, Callable[[Session], str]]] = {
-    "info registers": _info_registers,
-    "info mem": _info_mem,
-    "info tlb": _info_tlb,
-    "why": _why,
-}

@@ -20,13 +20,14 @@ from enum import Enum
 from typing import Final, Protocol
 
 from emu.gdb.args import ALL, EFAULT, EINVAL, ENOSYS, ESRCH, PacketError, ThreadArg
-from emu.gdb.files import Files
+from emu.gdb.files import Files, path_of
 from emu.gdb.packets import MAX_BODY
 from emu.gdb.registers import Register, registers, standard
 from emu.gdb.registry import find
 from emu.gdb.selection import Selection
 from emu.gdb.target import (
     Cause,
+    Executable,
     StopKind,
     StopReport,
     Target,
@@ -46,7 +47,6 @@ _REASONS: Final = {
     Cause.HARDWARE: ("hwbreak", "hwbreak:;"),
     Cause.HISTORY_BEGIN: ("", "replaylog:begin;"),
     Cause.HISTORY_END: ("", "replaylog:end;"),
-    Cause.EXEC: ("exec-events", "exec:;"),
 }
 _WATCHES: Final = {Cause.WRITE: "watch", Cause.READ: "rwatch", Cause.ACCESS: "awatch"}
 
@@ -256,8 +256,11 @@ class Session:
             text += reason
         if report.cause in _WATCHES and report.address is not None:
             text += f"{_WATCHES[report.cause]}:{report.address:x};"
-        if report.cause is Cause.EXEC:
+        if report.cause is Cause.EXEC and "exec-events" in self.client:
+            # gdb forgets what it knew of the process, and reads its description again.
             self.widths.pop(thread.process, None)
+            program = self.target.executable(thread.process) or Executable("unknown", b"")
+            text += f"exec:{path_of(thread.process, program).encode().hex()};"
         text += f"thread:{self.name(thread)};"
         self.last = text.encode("ascii")
         return self.last

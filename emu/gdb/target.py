@@ -19,7 +19,6 @@ from typing import Protocol
 
 from emu.errors import CowbirdError
 from emu.gdb.args import EINVAL
-from emu.walk import Controls, TableMemory
 
 
 class TargetError(CowbirdError):
@@ -123,15 +122,6 @@ class Executable:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AddressSpace:
-    """The tables that translate for a thread: where they are, and the rules."""
-
-    memory: TableMemory
-    cr3: int
-    controls: Controls
-
-
 class Target(Protocol):
     """Something to debug. All methods but ``interrupt`` and ``resume`` are called while stopped."""
 
@@ -158,9 +148,6 @@ class Target(Protocol):
 
     def write_physical(self, address: int, data: bytes) -> None:
         """Machine memory, wherever that is the debugger's to change."""
-
-    def address_space(self, thread: ThreadId) -> AddressSpace:
-        """The page tables in force."""
 
     def insert(self, process: int, kind: StopKind, address: int, length: int) -> int:
         """Set a breakpoint or watchpoint; returns a number for ``remove``."""

@@ -24,7 +24,6 @@ from emu.gdb.address import Address
 from emu.gdb.args import EFAULT
 from emu.gdb.registers import values
 from emu.gdb.target import (
-    AddressSpace,
     Cause,
     Executable,
     Resume,
@@ -37,7 +36,6 @@ from emu.gdb.target import (
 )
 from emu.paging import EFER
 from emu.units import PAGE_SHIFT
-from emu.walk import PV_CONTROLS
 from hypervisor.debug.commands import Quit
 from hypervisor.debug.debugger import Debugger
 from hypervisor.debug.model import Catch, DebugError, Stop, StopReason, WatchKind
@@ -168,12 +166,6 @@ class GdbTarget:
         raise TargetError(
             f"machine address {address:#x}: only virtual addresses are written", EFAULT
         )
-
-    def address_space(self, thread: ThreadId) -> AddressSpace:
-        """The tables by which the MMU translates for the domain, in the mode it is in."""
-        hv = self._debugger.hv
-        table = self._debugger.state.table(self._domain(thread.process))
-        return AddressSpace(hv.machine.memory, table << PAGE_SHIFT, PV_CONTROLS)
 
     # -- stops -----------------------------------------------------------------------------
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 from emu.gdb.args import EFAULT
 from emu.gdb.target import (
-    AddressSpace,
     Cause,
     Executable,
     Resume,
@@ -24,7 +23,6 @@ from emu.gdb.target import (
     ThreadId,
 )
 from emu.memory import Memory
-from emu.walk import PV_CONTROLS
 
 BASE, SIZE = 0x10000, 0x10000
 CODE, DATA = 0x10000, 0x18000
@@ -99,9 +97,6 @@ class Toy:
         if not self.machine.holds(address, len(data)):
             raise TargetError("outside memory", EFAULT)
         self.machine.bytes[address : address + len(data)] = data
-
-    def address_space(self, thread: ThreadId) -> AddressSpace:
-        return AddressSpace(self.machine, 0x1000, PV_CONTROLS)
 
     # -- running ---------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """A bare machine under the real gdb, and packet by packet."""
 
+import re
 import threading
 
 import pytest
@@ -144,6 +145,29 @@ def test_registers_that_can_be_set() -> None:
     target.set_register(ME, "cr3", 0x1000)
     with pytest.raises(TargetError, match="cannot be set"):
         target.set_register(ME, "cs", 8)
+
+
+def test_qemus_texts() -> None:
+    machine = bare()
+    machine.map(0, 5, 1)
+    machine.map(1, 6, 7)
+    target = BareTarget(machine.machine)
+    assert target.monitor(1, "info mem").splitlines() == [
+        "0000000000000000-0000000040000000 0000000040000000 urw",
+        "0000000040000000-0000000040001000 0000000000001000 -r-",
+        "0000000040001000-0000000040002000 0000000000001000 urw",
+    ]
+    assert target.monitor(1, "info tlb").splitlines()[2] == (
+        "0000000040001000: 0000000000006000 -------UW"
+    )
+    text = target.monitor(1, "info  registers")
+    assert re.search(r"^RIP=0000000000010000 RFL=00000002", text, re.M)
+    assert re.search(r"^CR0=80050033 CR2=\w{16} CR3=0000000000001000 CR4=\w{8}$", text, re.M)
+    assert "no such" not in target.monitor(1, "help")
+    with pytest.raises(TargetError, match="no command"):
+        target.monitor(1, "nonsense")
+    with pytest.raises(TargetError, match="no address"):
+        target.monitor(1, "walk here")
 
 
 def test_no_way_back_is_offered() -> None:

@@ -12,6 +12,7 @@ from emu.gdb.packets import MAX_BODY
 from emu.gdb.registers import registers
 from emu.gdb.registry import PACKETS
 from emu.gdb.session import Ending
+from emu.gdb.target import Cause, StopReport, ThreadId
 from tests.emu.gdb_client import Talk
 from tests.emu.gdb_fake import CODE, DATA, SHARED, Process, Toy
 
@@ -355,6 +356,17 @@ def test_a_client_that_knows_no_swbreak_is_not_told() -> None:
     assert talk("vCont;c") == "T05thread:p1.1;"
 
 
+def test_a_process_that_becomes_another_is_described_again() -> None:
+    talk = Talk(Toy(Process(b"."), Process(b".")))
+    talk.document("features:read:target.xml")
+    report = StopReport(Cause.EXEC, ThreadId(1))
+    path = b"/cowbird/1/toy.elf".hex()
+    assert talk.session.stopped(report).decode() == f"T05exec:{path};thread:p1.1;"
+    assert talk.session.widths == {}
+    plain = Talk(Toy(Process(b".")), b"multiprocess+")
+    assert plain.session.stopped(report) == b"T05thread:p1.1;"
+
+
 def test_back_in_time(toy: Toy, talk: Talk) -> None:
     for _ in range(4):
         talk("vCont;s:p1.1")
@@ -512,26 +524,6 @@ def test_long_answers_come_in_parts(talk: Talk) -> None:
 def test_what_moves_the_target_says_that_gdb_does_not_know(talk: Talk) -> None:
     talk(f"qRcmd,{hexed('jump')}")
     assert "flush register-cache" in talk.console
-
-
-def test_qemus_texts(toy: Toy, talk: Talk) -> None:
-    toy.machine.write_u64(0x1000, 0x2007)
-    toy.machine.write_u64(0x2000, 0x3007)
-    toy.machine.write_u64(0x3000, 0x4007)
-    toy.machine.write_u64(0x4000, 0x5001)
-    toy.machine.write_u64(0x4008, 0x6007)
-    talk(f"qRcmd,{hexed('info mem')}")
-    assert talk.console.splitlines() == [
-        "0000000000000000-0000000000001000 0000000000001000 -r-",
-        "0000000000001000-0000000000002000 0000000000001000 urw",
-    ]
-    talk.console = ""
-    talk(f"qRcmd,{hexed('info tlb')}")
-    assert talk.console.splitlines()[1] == "0000000000001000: 0000000000006000 -------UW"
-    talk.console = ""
-    talk(f"qRcmd,{hexed('info  registers')}")
-    assert re.search(r"^RIP=0000000000010000 RFL=00000002", talk.console, re.M)
-    assert re.search(r"^CR0=80010001 CR2=\w{16} CR3=\w{16} CR4=\w{8}$", talk.console, re.M)
 
 
 def test_the_program_of_a_process_can_be_read_and_nothing_else(talk: Talk) -> None:
