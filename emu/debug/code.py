@@ -19,6 +19,8 @@ MAX_LENGTH: Final = 15
 """Bytes of the longest instruction."""
 MAX_INSTRUCTIONS: Final = 10_000
 _MAX_SOURCE: Final = 4 << 20
+_COMMENTED: Final = (".asm", ".inc")
+"""Sources in which a semicolon begins a comment."""
 _TARGET: Final = re.compile(r"^(?:call|j\w+|loop\w*)$")
 _RIP: Final = re.compile(r"\[rip(?: ([+-]) (0x[0-9a-f]+|\d+))?\]")
 _M64: Final = (1 << 64) - 1
@@ -47,6 +49,8 @@ class Names:
         if found is None:
             return ""
         text = source_line(*found)
+        if Path(found[0]).suffix in _COMMENTED:
+            text = text.partition(";")[0]
         return f"{self.line(address)}: {text.strip()}" if text.strip() else self.line(address)
 
 

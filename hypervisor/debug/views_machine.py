@@ -6,7 +6,7 @@ Text of what there is now. Events are given as they were told; values are shown 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from emu.paging import PF_ERROR
+from emu.paging import PF_ERROR, describe_entry
 from hypervisor.abi import result_name
 from hypervisor.audit import audit
 from hypervisor.debug.model import Event
@@ -86,6 +86,8 @@ def _shown(event: Event, key: str, value: Any, domain: Domain | None) -> str:
         return str(value)
     if key in _RESULTS:
         return result_name(value)
+    if event.kind == "pte" and key in ("old", "new"):
+        return f"{value:#x}({describe_entry(value, 1)})"
     if key == "error" and event.details.get("vector") == _PF:
         return f"{value:#x}({PF_ERROR.describe(value)})"
     if key == "rip" and domain is not None and domain.symbols.name(value):

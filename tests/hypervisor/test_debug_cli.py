@@ -287,3 +287,22 @@ def test_sigterm_ends_a_running_guest(tmp_path: Path) -> None:
     assert process.returncode == 143
     assert errors == "cowbird: terminated\n"
     assert '"outcome": "interrupted"' in result.read_text()
+
+
+def test_the_readmes_example() -> None:
+    """The commands of README's session are run; its lines are what they print, numbers apart."""
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    found = re.search(r"<!-- debug (.*) -->\n```\n(.*?)```", text, re.DOTALL)
+    assert found is not None
+    shown = found[2].splitlines()[1:]
+    commands = [line.partition(") ")[2] for line in shown if line.startswith("(cowbird")]
+    run = debug(*found[1].split(), typed="\n".join(commands) + "\n")
+    assert (run.returncode, run.stderr) == (0, "")
+
+    def plain(line: str) -> str:
+        return re.sub(r"(0x)?\b[0-9a-f,]*\d[0-9a-f,]*\b", "N", line)
+
+    printed = iter([plain(line) for line in run.stdout.splitlines()])
+    for line in shown:
+        if not line.startswith(("(cowbird", "...")):
+            assert plain(line) in printed, line  # a test of `in` takes what it looks at
