@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from guests import library
+from guests import ckit, library
 from tests.emu.gdb_client import Client
 from tests.needs import need
 from tests.real_gdb import ROOT, Served, mark, part
@@ -122,11 +122,14 @@ def test_into_and_out_of_a_copy_on_write_fault(width: int, tmp_path: Path) -> No
     assert "= 1" in part(out, "again")
 
 
-def test_a_c_guest_by_its_dwarf(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [64, 32])
+def test_a_c_guest_by_its_dwarf(width: int, tmp_path: Path) -> None:
     need("gcc")
     source = tmp_path / "points.c"
     source.write_text(POINTS)
-    with Served(str(source)) as served:
+    elf = tmp_path / "points.elf"
+    elf.write_bytes(ckit.build_elf(source, width=width))
+    with Served(str(elf)) as served:
         out = served.gdb(
             mark("break"), "break add", "continue", "bt", "list", "print *p",
             mark("finish"), "finish",
