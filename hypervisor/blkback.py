@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 from emu.units import MFN, PAGE_SHIFT, PAGE_SIZE
 from hypervisor.abi import EvtchnStat
 from hypervisor.blockshare import BlockSharing
-from hypervisor.disk import BLOCK, SECTOR, DiskError, DiskImage, Mode
+from hypervisor.disk import BLOCK, SECTOR, CopyBudget, DiskError, DiskImage, Mode
 from hypervisor.domain import Domain
 from hypervisor.events import ServiceLink
 from hypervisor.xenstore import Perm
@@ -248,7 +248,7 @@ class BlockBackend:
         channel = hv.events.channel(domain, port)
         if channel is None or channel.state is not EvtchnStat.unbound or channel.remote != _BACKEND:
             raise _Broken(f"event-channel {port} is not left for domain 0")
-        status, key = hv.grants.hold(domain, ref, _BACKEND, readonly=False)
+        status, key = hv.grants.hold_page(domain, ref, _BACKEND, readonly=False)
         if status:
             raise _Broken(f"ring-ref {ref} is not granted to domain 0 (status {status})")
         self._key, self._layout = key, layout
@@ -356,7 +356,7 @@ class BlockBackend:
         grants, keys = self._hv.grants, list[int]()
         try:
             for ref, _, _ in segments:
-                status, key = grants.hold(self._domain, ref, _BACKEND, readonly=writes)
+                status, key = grants.hold_page(self._domain, ref, _BACKEND, readonly=writes)
                 if status:
                     return _ERROR
                 keys.append(key)
@@ -419,6 +419,7 @@ class Disks:
     def __init__(self, hv: "Hypervisor") -> None:
         self._hv = hv
         self.blocks = BlockSharing(hv)
+        self.budget = CopyBudget()
         self._disks: dict[int, list[BlockBackend]] = {}
 
     def attach(self, domain: Domain, image: DiskImage) -> BlockBackend:
@@ -430,6 +431,7 @@ class Disks:
         mine = self._disks.setdefault(domain.id, [])
         if len(mine) >= MAX_DISKS:
             raise DiskError(f"disk {image.path}: a domain can have {MAX_DISKS} disks")
+        image.budget = self.budget
         backend = BlockBackend(self._hv, domain, image, len(mine))
         mine.append(backend)
         return backend

@@ -21,7 +21,7 @@ SECTOR: Final = 512
 BLOCK: Final = 4096
 """Bytes that are kept together of what a guest wrote."""
 MAX_COPY_BYTES: Final = 1 << 30
-"""Most bytes of written blocks that are kept in memory for one disk."""
+"""Most bytes of written blocks that are kept in memory for one machine's disks."""
 
 
 class DiskError(CowbirdError):
@@ -36,6 +36,20 @@ class Mode(Enum):
     WRITABLE = "rw"
 
 
+class CopyBudget:
+    """How much of what guests wrote may be kept in memory; shared by the disks of a machine."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+
+    def take(self) -> bool:
+        """Room for one more block; False if there is none."""
+        if self.kept + BLOCK > MAX_COPY_BYTES:
+            return False
+        self.kept += BLOCK
+        return True
+
+
 class DiskImage:
     """One domain's view of an image file; closes the file when used in ``with``, or by ``close``.
 
@@ -47,6 +61,8 @@ class DiskImage:
         self.path = path
         self.mode = mode
         self._written: dict[int, bytearray] = {}
+        self._unflushed = False
+        self.budget = CopyBudget()
         flags = os.O_RDWR if mode is Mode.WRITABLE else os.O_RDONLY
         try:
             # Not to wait for a pipe's other end.
@@ -94,6 +110,8 @@ class DiskImage:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            self.budget.kept -= self.kept
+            self._written.clear()
 
     @property
     def kept(self) -> int:
@@ -153,6 +171,7 @@ class DiskImage:
                 written = os.pwrite(self._file, data, at)
             except OSError as error:
                 raise DiskError(f"disk {self.path}: {error.strerror}") from error
+            self._unflushed = True
             if written != len(data):
                 raise DiskError(f"disk {self.path}: the host's disk is full")
             return
@@ -168,22 +187,26 @@ class DiskImage:
         """A block in memory, to be written to."""
         kept = self._written.get(block)
         if kept is None:
-            if self.kept >= MAX_COPY_BYTES:
-                raise DiskError(f"disk {self.path}: {MAX_COPY_BYTES >> 20} MiB are written already")
             start = block * BLOCK
             have = min(BLOCK, self.sectors * SECTOR - start)
             kept = bytearray(self._from_file(start, have).ljust(BLOCK, b"\0"))
+            if not self.budget.take():
+                raise DiskError(f"disk {self.path}: {MAX_COPY_BYTES >> 20} MiB are written already")
             self._written[block] = kept
         return kept
 
     def flush(self) -> None:
         """What was written is in the file, if it goes there at all.
 
+        The host's disk is asked only if something was written since: a guest that flushes all the
+        time would otherwise make everybody wait for it.
+
         Raises:
             DiskError: the host cannot.
         """
-        if self.mode is Mode.WRITABLE:
+        if self._unflushed:
             try:
                 os.fsync(self._file)
             except OSError as error:
                 raise DiskError(f"disk {self.path}: {error.strerror}") from error
+            self._unflushed = False

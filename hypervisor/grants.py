@@ -235,17 +235,24 @@ class Grants:
     # -- holding: copies, and the hypervisor's own devices ---------------------------------
 
     def hold(self, owner: Domain, ref: int, user: int, *, readonly: bool) -> tuple[int, int]:
-        """Take hold of the frame that ``owner`` grants to domain ``user``.
+        """Take hold of a frame, or the part of one, that ``owner`` grants to domain ``user``.
 
-        Returns (GNTST_okay, key), for ``held`` and ``release``, or (status, 0).
+        For copies, which must stay within ``part``. Returns (GNTST_okay, key), for ``held`` and
+        ``release``, or (status, 0).
         """
         table = self.table(owner)
         if table.passes_on(ref):
             return self._hold_passed_on(table, ref, user, readonly)
         return self._hold(table, ref, user, readonly)
 
-    def _hold(self, table: GrantTable, ref: int, user: int, readonly: bool) -> tuple[int, int]:
-        active = self._look(table, ref, user, readonly, mapping=False)
+    def hold_page(self, owner: Domain, ref: int, user: int, *, readonly: bool) -> tuple[int, int]:
+        """``hold`` for whom a real one would map the frame: of a whole one, from its owner."""
+        return self._hold(self.table(owner), ref, user, readonly, mapping=True)
+
+    def _hold(
+        self, table: GrantTable, ref: int, user: int, readonly: bool, mapping: bool = False
+    ) -> tuple[int, int]:
+        active = self._look(table, ref, user, readonly, mapping)
         if isinstance(active, int):
             return active, 0
         if not self._get(active.mfn, readonly, table.owner):

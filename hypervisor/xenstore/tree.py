@@ -56,7 +56,8 @@ class Transaction:
 
     domid: int
     accessed: dict[str, _Access] = field(default_factory=dict)
-    events: list[tuple[str, Node | None, bool, Perms]] = field(default_factory=list)
+    events: dict[str, tuple[Node | None, bool, Perms]] = field(default_factory=dict)
+    """By path, so that each path is told of once however often it was written."""
     new_entries: int = 0
     memory: int = 0
     failed: bool = False
@@ -180,8 +181,12 @@ class Tree:
         if tx is None:
             self._fire(path, node, exact, before)
         else:
-            self._charge_tx(tx, len(path))
-            tx.events.append((path, node, exact, before))
+            known = tx.events.get(path)
+            if known is None:
+                self._charge_tx(tx, len(path))
+            else:
+                exact, before = exact and known[1], known[2] or before
+            tx.events[path] = node, exact, before
 
     def _check_size(self, domid: int, node: Node) -> None:
         if domid and node.size >= self.quotas.entry_size:
@@ -418,7 +423,7 @@ class Tree:
                     self._put(path, access.node)
                 elif access.before is not None:
                     self._delete(path)
-        for path, changed, exact, before in tx.events:
+        for path, (changed, exact, before) in tx.events.items():
             self._fire(path, changed, exact, before)
 
     # -- domains that are gone -------------------------------------------------------------
