@@ -32,8 +32,8 @@ class Tracer:
     ``frames``: also what changes in the frame table and the page tables. Make it before the first
     domain.
 
-    A trace tells one history. A debugger that goes back may change the past and so begin another;
-    the trace ends there.
+    A trace tells one history. A debugger that goes back may change the past and so begin another:
+    it says so by ``cut``.
     """
 
     def __init__(
@@ -52,13 +52,11 @@ class Tracer:
         hv.listen(self._happened)
 
     def _happened(self, kind: str, domain: Domain | None, details: dict[str, Any]) -> None:
-        position = self._hv.machine.position
-        self._over = self._over or position < self._position
         if self._over:
             return
-        self._position = position
+        self._position = self._hv.machine.position
         line = {
-            "position": position,
+            "position": self._position,
             "seq": self.events,
             "domain": None if domain is None else domain.id,
             "event": kind,
@@ -68,3 +66,11 @@ class Tracer:
             line |= self._log.take()
         self.events += 1
         self._write(json.dumps(line, separators=(",", ":")) + "\n")
+
+    def cut(self, position: int) -> None:
+        """Another future begins at ``position``: if some of the old one was told, the trace ends.
+
+        What was written cannot be taken back, and what comes now does not follow from it.
+        """
+        if position < self._position:
+            self._over = True

@@ -119,6 +119,9 @@ class FrontEnd:
         """
         session.shows_reports = False  # the stop says it
         session.only_once(lambda: debugger.replaying)
+        debugger.on_cut.append(lambda _position: session.forget_future())
+        if session.tracer is not None:
+            debugger.on_cut.append(session.tracer.cut)
         context = Context.of(debugger, screen.say)
         context.domain_id = next(iter(session.hv.domains), None)
         context.limit = session.limit

@@ -77,11 +77,11 @@ class Session:
         self._joined: tuple[Domain | None, InteractiveConsole | None] = (None, None)
         self._attendant: Attendant | None = None
         self._starved = False
+        self._verdicts: list[Verdicts] = []
         self._replaying: Callable[[], bool] = lambda: False
         self.shows_reports = True
         """Whether the report of a domain's crash is printed when it comes."""
-        if trace is not None:
-            Tracer(self.hv, trace, frames=trace_frames)
+        self.tracer = None if trace is None else Tracer(self.hv, trace, frames=trace_frames)
         logs.follow(self.hv)
         self.hv.listen(self._happened)
 
@@ -116,6 +116,8 @@ class Session:
         record.disks = tuple(f"{path}:{mode.value}" for path, mode in disks)
         verdicts = Verdicts(record, self.screen.guest_line if show and not interactive else None)
 
+        self._verdicts.append(verdicts)
+
         def take(line: str) -> None:
             if not self._replaying():
                 verdicts(line)
@@ -138,6 +140,7 @@ class Session:
             raise DomainError(f"domain {number} ({size_text(memory)}): {error}") from error
         for path, mode in disks:
             self.hv.disks.attach(domain, DiskImage(path, mode))
+        verdicts.console = domain.console
         self._joined = (domain, joined)
         self._attendant = None if joined is None else Attendant(self.hv, domain, joined)
         self.recorder.add(domain, record)
@@ -156,7 +159,8 @@ class Session:
     def only_once(self, replaying: Callable[[], bool]) -> None:
         """Have nothing printed, counted or traced twice: for a debugger, which goes back in time.
 
-        ``replaying``: true while instructions run again that ran before.
+        ``replaying``: true while instructions run again that ran before. At the beginning of a new
+        future call ``forget_future``. A trace keeps the events of futures that were given up.
         """
 
         def told_once(listener: Listener) -> Listener:
@@ -168,6 +172,12 @@ class Session:
 
         self._replaying = replaying
         self.hv.listeners[:] = [told_once(listener) for listener in self.hv.listeners]
+
+    def forget_future(self) -> None:
+        """What happened behind the present moment did not happen: count again from here."""
+        self.recorder.rebase()
+        for verdicts in self._verdicts:
+            verdicts.recount()
 
     def _progress_text(self) -> str:
         hv = self.hv

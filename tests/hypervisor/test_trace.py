@@ -118,6 +118,11 @@ def test_a_trace_tells_one_history_of_a_debugger_that_goes_back(tmp_path):
     positions = [line["position"] for line in lines[1:]]
     assert positions == sorted(positions)
     assert positions[-1] > 60_000
+    # The first history as a run without going back tells it, and nothing of the second.
+    straight = tmp_path / "s.jsonl"
+    arguments = ["-c", "catch cow", "-c", "continue", "--trace", str(straight), "--trace-frames"]
+    assert CliRunner().invoke(cli, ["debug", "fork", *arguments]).exit_code == 0
+    assert trace.read_bytes() == straight.read_bytes()
     made = CliRunner().invoke(cli, ["report", str(trace), "-o", str(tmp_path / "r.html")])
     assert made.exit_code == 0, made.output
 
