@@ -39,16 +39,21 @@ _MIB: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bundled:
-    """A bundled kernel; ``memory`` is what a domain for it gets by default, in bytes."""
+    """A bundled kernel of one width; ``memory`` is what a domain for it gets by default, bytes.
+
+    ``source`` is the name of its source, which it shares with the kernel of the other width.
+    """
 
     name: str
     description: str
     memory: int
+    source: str
+    width: int = 64
 
     @property
     def path(self) -> Path:
         """Its source."""
-        return DIRECTORY / f"{self.name}{SUFFIX}"
+        return DIRECTORY / f"{self.source}{SUFFIX}"
 
 
 _MEMORY: Final = {
@@ -68,10 +73,23 @@ def describe(path: Path) -> str:
 
 
 BUNDLED: Final = tuple(
-    Bundled(name, describe(DIRECTORY / f"{name}{SUFFIX}"), memory)
+    Bundled(name, describe(DIRECTORY / f"{name}{SUFFIX}"), memory, name)
+    for name, memory in _MEMORY.items()
+) + tuple(
+    Bundled(f"{name}32", f"The 32-bit (PAE) kernel from the source of '{name}'.", memory, name, 32)
     for name, memory in _MEMORY.items()
 )
-"""All bundled kernels, in the order in which they are best met."""
+"""All bundled kernels, in the order in which they are best met: those of 64 bits, then 32."""
+
+
+def bundled(name: str, width: int | None = None) -> Bundled | None:
+    """The bundled kernel ``name``, or None; ``width`` asks for ``share`` in 32 bits, say."""
+    found = next((guest for guest in BUNDLED if guest.name == name), None)
+    if found is None or width is None or found.width == width:
+        return found
+    # 'share' with another width; but 'share32' is of 32 bits, whatever else is asked for.
+    others = (g for g in BUNDLED if g.source == name and g.width == width)
+    return next(others, None)
 
 
 def find(name: str) -> Path:
@@ -79,9 +97,9 @@ def find(name: str) -> Path:
 
     Raises ImageError, naming what there is, if it is not one of them.
     """
-    for guest in BUNDLED:
-        if guest.name == name:
-            return guest.path
+    guest = bundled(name)
+    if guest is not None:
+        return guest.path
     known = ", ".join(guest.name for guest in BUNDLED)
     raise ImageError(f"{name}: no such bundled guest; there are {known}")
 

@@ -1,11 +1,11 @@
 """The pytest plugin: guest programs as test items, and a ``boot`` fixture.
 
 Installed with the package (entry point ``pytest11``), it needs no configuration. A source
-(``.asm``, ``.c``) with a ``cowbird:`` manifest at its head, wherever pytest collects, is one item,
-and so is an image with a sidecar; a failure shows the guest's console, the crash report and the
-walk of the faulting address, and leaves its evidence in pytest's cache
-(``.pytest_cache/d/cowbird``). Folders called ``lib`` or ``kit`` are left alone, as they are by
-``cowbird test``.
+(``.asm``, ``.c``) with a ``cowbird:`` manifest at its head, wherever pytest collects, is an item
+for each environment that it names, and so is an image with a sidecar; a failure shows the guest's
+console, the crash report and the walk of the faulting address, and leaves its evidence in pytest's
+cache (``.pytest_cache/d/cowbird``). Folders called ``lib`` or ``kit`` are left alone, as they are
+by ``cowbird test``.
 
 In a Python test::
 
@@ -53,9 +53,10 @@ class GuestFailure(Exception):
 class GuestItem(pytest.Item):
     """One guest program."""
 
-    def __init__(self, *, program: "TestProgram", **extra: Any) -> None:
+    def __init__(self, *, program: "TestProgram", environment: str, **extra: Any) -> None:
         super().__init__(**extra)
         self.program = program
+        self.environment = environment
         self.add_marker("guest")
 
     def runtest(self) -> None:
@@ -63,7 +64,9 @@ class GuestItem(pytest.Item):
         from guests.runner.run_cowbird import run_program
         from guests.runner.verdict import Verdict
 
-        result = run_program(self.program, artifacts=_artifacts(self.config))
+        result = run_program(
+            self.program, artifacts=_artifacts(self.config), environment=self.environment
+        )
         if result.verdict is Verdict.SKIP and self.program.manifest.expected is not Verdict.SKIP:
             pytest.skip(result.reason or "the guest skipped everything")
         if not result.good:
@@ -79,18 +82,22 @@ class GuestItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Where it is, for pytest's headings."""
-        return self.path, None, f"guest {self.program.name}"
+        return self.path, None, f"guest {self.name}"
 
 
 class GuestFile(pytest.File):
     """A file with one guest program."""
 
     def collect(self) -> Iterable[GuestItem]:
-        """Its one item."""
+        """Its items: ``name`` as a 64-bit guest, ``name[pv32]`` as a 32-bit one."""
         from guests.runner.collect import load_program
+        from guests.runner.manifest import WIDTHS
 
         program = load_program(self.path, self.path.parent.name)
-        return [GuestItem.from_parent(self, name=program.name, program=program)]
+        named = [name for name in WIDTHS if name in program.manifest.environments] or ["pv64"]
+        for environment in named:
+            name = program.name if environment == "pv64" else f"{program.name}[{environment}]"
+            yield GuestItem.from_parent(self, name=name, program=program, environment=environment)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ How it fails: ``BuildError`` with the assembler's or compiler's own words (``fil
 or with what is missing.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,8 @@ class BuildError(CowbirdError):
     """A program cannot be made into an image, or one of its files cannot be read."""
 
 
-def build(path: Path) -> bytes:
-    """The image of one source or image file.
+def build(path: Path, width: int = 64) -> bytes:
+    """The image of one source, built for guests of 32 or 64 bits, or of one image file.
 
     Raises:
         BuildError: it does not assemble or compile, or cannot be read.
@@ -34,18 +35,18 @@ def build(path: Path) -> bytes:
         if path.suffix.lower() == ".c":
             from guests import ckit
 
-            return ckit.build_elf(path)
-        return elfcache.build(path, _assemble)
+            return ckit.build_elf(path, width=width)
+        return elfcache.build(path, partial(_assemble, width=width), width)
     except BuildError:
         raise
     except CowbirdError as error:
         raise BuildError(str(error)) from error
 
 
-def _assemble(path: Path) -> bytes:
+def _assemble(path: Path, width: int) -> bytes:
     from guests import library
 
-    return library.build_elf(path)
+    return library.build_elf(path, width)
 
 
 def read_file(path: Path) -> bytes:

@@ -1,7 +1,8 @@
 """Assembled guests, kept: most of a small test's time would be assembling it again.
 
-The key of an image covers every byte that decides about it: the source, all files that it includes
-(found by reading the sources, anew each time), the assembler, and the library that makes the ELF.
+The key of an image covers all that decides about it: the width, the source, all files that it
+includes (found by reading the sources, anew each time), the assembler, and the library that makes
+the ELF.
 A source whose includes cannot be told by reading (one inside a macro) is not kept at all.
 
 The directory is ``COWBIRD_CACHE`` (empty: none), else ``cowbird/asm`` in the user's cache. Files
@@ -31,10 +32,10 @@ _IN_MACRO: Final = re.compile(
 _MAX_FILES: Final = 200
 
 
-def build(path: Path, assemble: Callable[[Path], bytes]) -> bytes:
-    """The image of a source: the kept one, or what ``assemble`` makes."""
+def build(path: Path, assemble: Callable[[Path], bytes], width: int = 64) -> bytes:
+    """The image of a source: the kept one of ``width`` bits, or what ``assemble`` makes."""
     directory = _directory()
-    name = None if directory is None else _key(path)
+    name = None if directory is None else _key(path, width)
     if directory is None or name is None:
         return assemble(path)
     stored = directory / f"{name}.elf"
@@ -71,7 +72,7 @@ def _directory() -> Path | None:
     return directory
 
 
-def _key(path: Path) -> str | None:
+def _key(path: Path, width: int) -> str | None:
     """What decides about the image, as one digest; None if it cannot be told."""
     files: dict[Path, bytes] = {}
     waiting = [path]
@@ -95,7 +96,7 @@ def _key(path: Path) -> str | None:
                     files[found] = found.read_bytes()
                 else:
                     waiting.append(found)
-        total = hashlib.sha256(_maker().encode())
+        total = hashlib.sha256(f"{width} {_maker()}".encode())
     except (OSError, UnicodeDecodeError):
         return None
     # In the order in which they were met: names do not matter, but which is which does.

@@ -216,9 +216,9 @@ class Run:
 # -- boot ---------------------------------------------------------------------------------------
 
 
-def load_kernel(source: Path | str) -> tuple[str, KernelImage]:
+def load_kernel(source: Path | str, width: int | None = None) -> tuple[str, KernelImage]:
     """Name and image of a bundled guest (by name), a source or an image file (by path), or of
-    assembly given as text (with a newline in it).
+    assembly given as text (with a newline in it); what is built here is built for ``width`` bits.
 
     Raises:
         BuildError, AssemblyError, ImageError: it cannot be made, read or booted.
@@ -228,18 +228,24 @@ def load_kernel(source: Path | str) -> tuple[str, KernelImage]:
     if isinstance(source, str) and "\n" in source:
         from emu.asm import assemble
 
+        bits = width or 64
         program = assemble(
-            source, name="<text>", base=library.VIRT_BASE, include_dirs=(library.DIRECTORY,)
+            source,
+            name="<text>",
+            base=library.virt_base(bits),
+            bits=bits,
+            include_dirs=(library.DIRECTORY,),
         )
         return "text", parse_image(library.to_elf(program), "<text>")
     path = Path(source)
-    bundled = isinstance(source, str) and any(source == g.name for g in library.BUNDLED)
-    if bundled:
-        path = library.find(str(source))
-    elif not path.exists():
+    bundled = library.bundled(source, width) if isinstance(source, str) else None
+    if bundled is not None:
+        image = parse_image(build(bundled.path, bundled.width), bundled.name)
+        return bundled.name, image
+    if not path.exists():
         names = ", ".join(guest.name for guest in library.BUNDLED)
         raise BuildError(f"{source}: no such file, and no bundled guest of that name ({names})")
-    return path.stem, parse_image(build(path), str(source))
+    return path.stem, parse_image(build(path, width or 64), str(source))
 
 
 def boot(
@@ -250,6 +256,7 @@ def boot(
     machine_memory: int | None = None,
     cmdline: str | Sequence[str] = "",
     module: bytes | Path | None = None,
+    width: int | Sequence[int] | None = None,
     limit: int = DEFAULT_LIMIT,
     start: bool = True,
     **settings: Any,
@@ -259,6 +266,7 @@ def boot(
     ``source``: what ``load_kernel`` takes; a sequence gives every domain its own. ``domains``:
     how many (one for each source by default; of several sources in turn). ``memory``: bytes of
     each domain. ``cmdline``: one for all or one for each. ``module``: its bytes, or a file.
+    ``width``: 32 or 64 bits for sources and bundled guests, one for all or one for each source.
     ``limit``: instructions; ``start=False`` only builds. ``settings`` are those of
     ``hypervisor.settings.Settings`` (``seed``, ``groups``, ``opaque``, ``slice``, ``audit``...).
 
@@ -268,7 +276,8 @@ def boot(
     sources = [source] if isinstance(source, (str, Path)) else list(source)
     if not sources:
         raise DomainError("no guest to boot")
-    kernels = [load_kernel(one) for one in sources]
+    widths = list(width) if isinstance(width, Sequence) else [width]
+    kernels = [load_kernel(one, widths[i % len(widths)]) for i, one in enumerate(sources)]
     number = len(kernels) if domains is None else domains
     lines = [cmdline] if isinstance(cmdline, str) else list(cmdline) or [""]
     data = read_file(module) if isinstance(module, Path) else module

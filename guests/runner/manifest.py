@@ -7,7 +7,7 @@ file called ``NAME.toml`` (for ``NAME.elf`` or ``NAME``) or ``NAME.elf.toml``.
 
 ================ ============================================================================
 description      one line
-environments     where it can run: ``pv64``, ``xen`` (the real Xen); default both
+environments     where it can run: ``pv64``, ``pv32``, ``xen`` (the real Xen); default ``pv64, xen``
 oracle           ``yes``, or ``no: reason`` for a program that the real Xen cannot run
 difference       why the real Xen's verdict may differ; makes a difference "documented"
 expected         the verdict it must come to; default PASS
@@ -17,10 +17,14 @@ machine-memory   of the machine; default 64M
 cmdline module   the command line; a file beside the program
 kernel           (only per domain) another source or image beside the program
 limit            guest instructions in all, as ``5M`` or ``100_000``; default 20M
+width            (only per domain) 32 or 64 bits, whatever the environment
 groups zero-only opaque hash-bits seed slice    settings of the machine
 ================ ============================================================================
 
-``memory``, ``cmdline``, ``module`` and ``kernel`` may be given for one domain alone:
+A source is built anew for each environment that it names: for 64 bits in ``pv64`` and ``xen``, for
+32 (with PAE page tables) in ``pv32``.
+
+``memory``, ``cmdline``, ``module``, ``kernel`` and ``width`` may be given for one domain alone:
 ``cmdline.reader = ...``, or by number, from 1, where domains have no names. The group that a
 program belongs to is the folder that it is in.
 
@@ -39,9 +43,14 @@ from guests.runner.verdict import Verdict
 
 ENVIRONMENTS: Final = {
     "pv64": "64-bit PV guest of this hypervisor",
+    "pv32": "32-bit PV guest (PAE) of this hypervisor",
     "xen": "64-bit PV guest, first domain of the real Xen",
 }
-"""The closed set. A 32-bit PV environment belongs here as soon as the hypervisor has it."""
+"""The closed set. Debian's Xen is built without 32-bit PV guests, so there is no fourth."""
+DEFAULT_ENVIRONMENTS: Final = ("pv64", "xen")
+WIDTHS: Final = {"pv64": 64, "pv32": 32}
+"""Bits of a guest in the environments of this hypervisor."""
+NO_PV32: Final = "Debian's Xen has no 32-bit PV guests (CONFIG_PV32)"
 MAX_DOMAINS: Final = 64
 MAX_LIMIT: Final = 100_000_000_000
 DEFAULT_LIMIT: Final = 20_000_000
@@ -71,6 +80,7 @@ class DomainSpec:
     cmdline: str | None = None
     module: str | None = None
     kernel: str | None = None
+    width: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +88,7 @@ class Manifest:
     """What a program says about itself; sizes in bytes, ``limit`` and ``slice`` in instructions."""
 
     description: str = ""
-    environments: tuple[str, ...] = tuple(ENVIRONMENTS)
+    environments: tuple[str, ...] = DEFAULT_ENVIRONMENTS
     not_on_xen: str = ""
     """Why the real Xen cannot run it; empty if it can."""
     difference: str = ""
@@ -320,6 +330,12 @@ def _file(text: str) -> str:
     return text
 
 
+def _width(text: str) -> int:
+    if text not in ("32", "64"):
+        raise ValueError(f"{text!r} is neither 32 nor 64")
+    return int(text)
+
+
 _PLAIN: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     "description": ("description", _text),
     "environments": ("environments", _environments),
@@ -348,6 +364,7 @@ _PER_DOMAIN: Final[dict[str, Callable[[str], Any]]] = {
     "cmdline": _text,
     "module": _file,
     "kernel": _file,
+    "width": _width,
 }
 KEYS: Final = (*_PLAIN, *_SETTINGS)
 
@@ -373,7 +390,7 @@ def _make(entries: Iterable[tuple[str, str, str]], name: str) -> Manifest:
             elif key in _SETTINGS:
                 target, convert = _SETTINGS[key]
                 settings[target] = convert(text)
-            elif dot or base == "kernel":
+            elif dot or base in ("kernel", "width"):
                 known = ", ".join(f"{k}.DOMAIN" for k in _PER_DOMAIN)
                 raise ManifestError(f"{where}: unknown key {written!r}: per domain, {known}")
             else:
@@ -406,7 +423,9 @@ def _with_oracle(manifest: Manifest, oracle: bool, environments: bool, name: str
     if oracle and environments and named != (not reason):
         raise ManifestError(f"{name}:0: environments and oracle contradict each other")
     if not reason and not named:
-        reason = _NOT_NAMED
+        reason = NO_PV32 if manifest.environments == ("pv32",) else _NOT_NAMED
+    if not reason and any(domain.width == 32 for domain in manifest.domains):
+        reason = NO_PV32
     if not reason and len(manifest.domains) > 1:
         reason = f"needs {len(manifest.domains)} domains, and is the only one there"
     kept = tuple(e for e in manifest.environments if e != "xen" or not reason)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
 
 from guests.runner.collect import TestProgram
+from guests.runner.manifest import ENVIRONMENTS
 from guests.runner.result import COWBIRD, XEN, Result, evidence
 from guests.runner.verdict import Verdict
 
@@ -42,8 +43,12 @@ class Outcome:
     results: tuple[Result, ...]
 
     def on(self, where: str) -> Result | None:
-        """The result on one hypervisor."""
+        """The result on one hypervisor; of several environments there, the first: ``pv64``."""
         return next((result for result in self.results if result.where == where), None)
+
+    def within(self, environment: str) -> Result | None:
+        """The result in one environment."""
+        return next((r for r in self.results if r.environment == environment), None)
 
     @property
     def comparison(self) -> str:
@@ -76,11 +81,11 @@ class Outcome:
         """True if every verdict is as expected and the hypervisors agree, or it is explained."""
         if self.comparison == "differ":
             return False
-        ours, theirs = self.on(COWBIRD), self.on(XEN)
+        theirs = self.on(XEN)
         if self.comparison == "documented":
             # The written reason is about Xen's verdict; ours must still be the expected one.
-            return ours is not None and ours.good
-        return all(result.good for result in (ours, theirs) if result is not None)
+            return all(result.good for result in self.results if result is not theirs)
+        return all(result.good for result in self.results)
 
 
 def _failed(result: Result) -> set[str]:
@@ -134,6 +139,7 @@ def _program(outcome: Outcome) -> dict[str, Any]:
 def _result(result: Result) -> dict[str, Any]:
     return {
         "on": result.where,
+        "environment": result.environment,
         "verdict": result.verdict.value,
         "good": result.good,
         "reason": result.reason,
@@ -177,12 +183,12 @@ def schema() -> dict[str, Any]:
 def junit(outcomes: Sequence[Outcome]) -> bytes:
     """The run as JUnit XML, UTF-8."""
     suites: dict[str, list[tuple[Outcome, Result]]] = {}
-    several = len({r.where for o in outcomes for r in o.results}) > 1
+    labels = dict(_columns(outcomes))
     for outcome in outcomes:
         for result in outcome.results:
             name = result.group or "programs"
-            if several:
-                name = f"{name} on {result.where}"
+            if len(labels) > 1:
+                name = f"{name} on {labels[result.environment]}"
             suites.setdefault(name, []).append((outcome, result))
     root = ElementTree.Element("testsuites", name="cowbird")
     for name, members in suites.items():
@@ -244,6 +250,13 @@ def _clean(text: str) -> str:
 # -- tables -------------------------------------------------------------------------------------
 
 
+def _columns(outcomes: Iterable[Outcome]) -> list[tuple[str, str]]:
+    """(environment, heading) of those that occur: the hypervisors' names where that is enough."""
+    found = {r.environment: r.where for o in outcomes for r in o.results}
+    order = [name for name in ENVIRONMENTS if name in found]
+    return [(name, name if "pv32" in found else found[name]) for name in order]
+
+
 def table(outcomes: Sequence[Outcome]) -> "Table":
     """One row per program."""
     from rich.table import Table
@@ -252,18 +265,18 @@ def table(outcomes: Sequence[Outcome]) -> "Table":
     both = any(outcome.comparison for outcome in outcomes)
     made = Table(header_style="bold", title_justify="left")
     made.add_column("program", overflow="fold")
-    wheres = list(dict.fromkeys(r.where for o in outcomes for r in o.results))
-    for where in wheres:
-        made.add_column(where)
+    columns = _columns(outcomes)
+    for _, heading in columns:
+        made.add_column(heading)
     if both:
         made.add_column("agree?")
     made.add_column("seconds", justify="right")
     made.add_column("what", overflow="fold")
     for outcome in outcomes:
         cells: list[str | Text] = [outcome.program.id]
-        for where in wheres:
-            result = outcome.on(where)
-            if result is None or (where == XEN and outcome.comparison == "not on xen"):
+        for environment, _ in columns:
+            result = outcome.within(environment)
+            if result is None or (environment == XEN and outcome.comparison == "not on xen"):
                 cells.append(Text("-", style="dim"))
             else:
                 style = "green" if result.good else _STYLES[result.verdict]
@@ -279,13 +292,14 @@ def table(outcomes: Sequence[Outcome]) -> "Table":
 def plain_table(outcomes: Sequence[Outcome]) -> list[str]:
     """The same as lines of text, for pipes and logs: nothing is folded or cut."""
     both = any(outcome.comparison for outcome in outcomes)
-    wheres = list(dict.fromkeys(r.where for o in outcomes for r in o.results))
-    rows = [["program", *wheres, *(["agree?"] if both else []), "seconds", "what"]]
+    columns = _columns(outcomes)
+    headings = [heading for _, heading in columns]
+    rows = [["program", *headings, *(["agree?"] if both else []), "seconds", "what"]]
     for outcome in outcomes:
         row = [outcome.program.id]
-        for where in wheres:
-            result = outcome.on(where)
-            left_out = where == XEN and outcome.comparison == "not on xen"
+        for environment, _ in columns:
+            result = outcome.within(environment)
+            left_out = environment == XEN and outcome.comparison == "not on xen"
             row.append("-" if result is None or left_out else result.expectation)
         if both:
             row.append(outcome.comparison)
@@ -311,7 +325,8 @@ def what(outcome: Outcome) -> str:
         return f"{'; '.join(outcome.differences)} ({manifest.difference})"
     for result in outcome.results:
         if not result.good or (result.verdict is Verdict.SKIP and outcome.comparison == ""):
-            return result.reason or result.expectation
+            reason = result.reason or result.expectation
+            return f"pv32: {reason}" if result.environment == "pv32" else reason
     if outcome.comparison == "not on xen":
         return f"not on xen: {manifest.not_on_xen}"
     return manifest.description
@@ -322,16 +337,15 @@ def summary(outcomes: Sequence[Outcome], seconds: float, ended: str = "") -> str
     if ended and not outcomes:
         return f"{ended} after {seconds:.2f} s, before any program was complete"
     parts = []
-    wheres = list(dict.fromkeys(r.where for o in outcomes for r in o.results))
-    for where in wheres:
+    for environment, heading in _columns(outcomes):
         counted = counts(
             result
             for outcome in outcomes
-            if (result := outcome.on(where)) is not None
-            and not (where == XEN and outcome.comparison == "not on xen")
+            if (result := outcome.within(environment)) is not None
+            and not (environment == XEN and outcome.comparison == "not on xen")
         )
         text = ", ".join(f"{counted[v.value]} {v.value}" for v in Verdict if counted[v.value])
-        parts.append(f"{where}: {text or 'nothing run'}")
+        parts.append(f"{heading}: {text or 'nothing run'}")
     comparisons = Counter(o.comparison for o in outcomes if o.comparison)
     if comparisons:
         parts.append(", ".join(f"{n} {name}" for name, n in sorted(comparisons.items())))

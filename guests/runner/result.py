@@ -57,6 +57,13 @@ class Result:
     artifacts: str = ""
     """The folder with its evidence, empty if there is none."""
     settings: dict[str, Any] = field(default_factory=dict)
+    environment: str = "pv64"
+    """Of the manifest: ``pv64``, ``pv32``, ``xen``."""
+
+    @property
+    def place(self) -> str:
+        """Where it ran, for a person."""
+        return f"{self.where} ({self.environment})" if self.environment == "pv32" else self.where
 
     @property
     def good(self) -> bool:
@@ -97,7 +104,7 @@ def evidence(result: Result, full: bool = True) -> str:
 
     Without ``full`` only the verdict, its reason, where the rest is, and the command.
     """
-    lines = [f"{result.id}: {result.expectation} on {result.where}"]
+    lines = [f"{result.id}: {result.expectation} on {result.place}"]
     if result.reason:
         lines[0] += f": {result.reason}"
     several = len(result.domains) > 1

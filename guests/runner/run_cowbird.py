@@ -20,7 +20,7 @@ from emu.errors import CowbirdError
 from guests.runner.build import build, read_file
 from guests.runner.collect import TestProgram
 from guests.runner.machine import Plan, Run
-from guests.runner.manifest import DEFAULT_MACHINE, DomainSpec, Manifest
+from guests.runner.manifest import DEFAULT_MACHINE, WIDTHS, DomainSpec, Manifest
 from guests.runner.result import COWBIRD, DomainResult, Result
 from guests.runner.verdict import Verdict, worst
 from hypervisor.image import KernelImage, parse_image
@@ -33,9 +33,12 @@ _MAX_TRACE: Final = 64 << 20
 
 
 def run_program(
-    program: TestProgram, limit: int | None = None, artifacts: Path | None = None
+    program: TestProgram,
+    limit: int | None = None,
+    artifacts: Path | None = None,
+    environment: str = "pv64",
 ) -> Result:
-    """Run one program.
+    """Run one program in ``environment``, ``pv64`` or ``pv32``.
 
     ``limit``: instructions in place of the manifest's. ``artifacts``: the folder below which the
     evidence of a failure is left; None leaves none.
@@ -50,14 +53,16 @@ def run_program(
         Verdict.ERROR,
         manifest.expected,
         description=manifest.description,
-        repeat=repeat_command(program, COWBIRD, limit),
+        repeat=repeat_command(program, COWBIRD, limit, environment=environment),
+        environment=environment,
     )
     if program.error:
         return replace(result, reason=program.error)
-    if "pv64" not in manifest.environments:
-        return replace(result, verdict=Verdict.SKIP, reason="its environments do not name pv64")
+    if environment not in manifest.environments:
+        reason = f"its environments do not name {environment}"
+        return replace(result, verdict=Verdict.SKIP, reason=reason)
     try:
-        images = load_images(program)
+        images = load_images(program, WIDTHS[environment])
         result = _attempt(program, images, limit or manifest.limit, result, None)
         if not result.good and artifacts is not None:
             result = _evidence(program, images, limit or manifest.limit, result, artifacts)
@@ -71,7 +76,11 @@ def run_program(
 
 
 def repeat_command(
-    program: TestProgram, where: str, limit: int | None, timeout: float | None = None
+    program: TestProgram,
+    where: str,
+    limit: int | None,
+    timeout: float | None = None,
+    environment: str = "pv64",
 ) -> str:
     """The command that runs this program alone, in the same way."""
     words = ["cowbird", "test", str(program.path)]
@@ -79,6 +88,8 @@ def repeat_command(
         words += ["--on", where]
     elif limit is not None:
         words += ["--limit", str(limit)]
+    if environment == "pv32":
+        words += ["--env", environment]
     if timeout is not None:
         words += ["--timeout", f"{timeout:g}"]
     return shlex.join(words)
@@ -87,17 +98,28 @@ def repeat_command(
 # -- building -----------------------------------------------------------------------------------
 
 
-def load_images(program: TestProgram) -> dict[str, tuple[KernelImage, bytes]]:
-    """Parsed image and file of every kernel that a program names ("" is its own).
+Images = dict[tuple[str, int], tuple[KernelImage, bytes]]
+"""Parsed image and file of each kernel, by its name in the manifest ("": the program) and width."""
+
+
+def kernel_of(spec: DomainSpec, width: int) -> tuple[str, int]:
+    """Which kernel a domain runs, if ``width`` is that of the environment."""
+    return spec.kernel or "", spec.width or width
+
+
+def load_images(program: TestProgram, width: int = 64) -> Images:
+    """The kernels of all domains of a program, in an environment of ``width`` bits.
 
     Raises:
         CowbirdError: one cannot be made or booted.
     """
-    images = {}
-    for kernel in dict.fromkeys(spec.kernel or "" for spec in program.manifest.domains):
-        path = program.path if not kernel else program.path.parent / kernel
-        data = build(path)
-        images[kernel] = parse_image(data, str(path)), data
+    images: Images = {}
+    for spec in program.manifest.domains:
+        key = kernel, bits = kernel_of(spec, width)
+        if key not in images:
+            path = program.path if not kernel else program.path.parent / kernel
+            data = build(path, bits)
+            images[key] = parse_image(data, str(path)), data
     return images
 
 
@@ -115,13 +137,13 @@ def settings_of(manifest: Manifest, plans: list[Plan]) -> Settings:
     return Settings(machine_memory=memory, **manifest.settings)
 
 
-def _make(program: TestProgram, images: dict[str, tuple[KernelImage, bytes]]) -> Run:
+def _make(program: TestProgram, images: Images, width: int) -> Run:
     manifest = program.manifest
     several = len(manifest.domains) > 1
     plans = [
         Plan(
             f"{program.name}-{spec.name}" if several else program.name,
-            images[spec.kernel or ""][0],
+            images[kernel_of(spec, width)][0],
             spec.memory or manifest.memory,
             manifest.cmdline if spec.cmdline is None else spec.cmdline,
             load_module(program, spec),
@@ -136,12 +158,12 @@ def _make(program: TestProgram, images: dict[str, tuple[KernelImage, bytes]]) ->
 
 def _attempt(
     program: TestProgram,
-    images: dict[str, tuple[KernelImage, bytes]],
+    images: Images,
     limit: int,
     result: Result,
     trace: Any,
 ) -> Result:
-    run = _make(program, images)
+    run = _make(program, images, WIDTHS[result.environment])
     if trace is not None:
         Tracer(run.hv, trace, frames=True)
         run.watch_faults()
@@ -189,12 +211,14 @@ def _attempt(
 def folder_of(artifacts: Path, result: Result) -> Path:
     """Where the evidence of a result belongs."""
     parts = [re.sub(r"[^\w.~+-]", "_", part) for part in result.id.split("/")]
+    if result.environment == "pv32":
+        parts.append(result.environment)
     return artifacts.joinpath(*(part.lstrip(".") or "_" for part in parts))
 
 
 def _evidence(
     program: TestProgram,
-    images: dict[str, tuple[KernelImage, bytes]],
+    images: Images,
     limit: int,
     result: Result,
     artifacts: Path,
@@ -213,7 +237,11 @@ def _evidence(
                     stream.write(line)
 
             again = _attempt(program, images, limit, result, write)
-        save_evidence(folder, again, {k or program.name: v[1] for k, v in images.items()})
+        kernels = {}
+        for (kernel, width), (_, data) in images.items():
+            stem = Path(kernel or program.name).stem
+            kernels[f"{stem}-{width}" if stem in kernels else stem] = data
+        save_evidence(folder, again, kernels)
     except OSError as error:
         reason = f"{result.reason} (no evidence: {error.filename or folder}: {error.strerror})"
         return replace(result, reason=reason)
@@ -233,6 +261,7 @@ def save_evidence(folder: Path, result: Result, images: dict[str, bytes]) -> Non
     about = {
         "id": result.id,
         "where": result.where,
+        "environment": result.environment,
         "verdict": result.verdict.value,
         "expected": result.expected.value,
         "reason": result.reason,

@@ -323,6 +323,7 @@ def run_program(
         manifest.expected,
         description=manifest.description,
         repeat=repeat_command(program, XEN, None, None if timeout == DEFAULT_TIMEOUT else timeout),
+        environment=XEN,
     )
     if program.error:
         return replace(result, reason=program.error)

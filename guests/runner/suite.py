@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from guests.runner.collect import TestProgram
+from guests.runner.manifest import WIDTHS
 from guests.runner.pool import Task, default_jobs, run_all
 from guests.runner.report import Outcome
 from guests.runner.result import COWBIRD, XEN, Result
@@ -40,6 +41,21 @@ class Options:
     timeout: float | None = None
     artifacts: Path | None = None
     stop_at_first: bool = False
+    environment: str | None = None
+    """``pv64`` or ``pv32``: only that one here; None: all that a program names."""
+
+
+def environments_of(program: TestProgram, options: Options) -> list[tuple[str, str]]:
+    """(hypervisor, environment) of each result that a program is to have."""
+    wanted: list[tuple[str, str]] = []
+    if COWBIRD in options.where:
+        named = [name for name in WIDTHS if name in program.manifest.environments]
+        only = [options.environment] if options.environment else named
+        # A program of the real Xen alone is skipped here, with that as the reason.
+        wanted += [(COWBIRD, name) for name in only or ["pv64"]]
+    if XEN in options.where:
+        wanted.append((XEN, XEN))
+    return wanted
 
 
 def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Outcome]:
@@ -51,30 +67,31 @@ def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Out
     oracle = find_oracle() if XEN in options.where else None
     todo: list[tuple[int, str]] = []
     tasks: list[Task[Result]] = []
+    wanted = [environments_of(program, options) for program in programs]
     results: dict[int, dict[str, Result]] = {}
     for number, program in enumerate(programs):
         results[number] = {}
-        for where in options.where:
+        for where, environment in wanted[number]:
             if where == XEN and oracle is not None and (program.manifest.not_on_xen):
                 # Nothing to run: no process is needed to say so.
                 results[number][XEN] = run_there(program, oracle)
                 continue
-            todo.append((number, where))
-            tasks.append(_task(program, where, options, oracle))
+            todo.append((number, environment))
+            tasks.append(_task(program, where, environment, options, oracle))
 
     def outcome(number: int) -> Outcome:
         found = results[number]
-        return Outcome(programs[number], tuple(found[w] for w in options.where if w in found))
+        return Outcome(programs[number], tuple(found[e] for _, e in wanted[number] if e in found))
 
     for number in range(len(programs)):
-        if len(results[number]) == len(options.where):
+        if len(results[number]) == len(wanted[number]):
             yield outcome(number)
     finished = run_all(tasks, options.jobs or default_jobs())
     try:
         for index, result in finished:
-            number, where = todo[index]
-            results[number][where] = result
-            if len(results[number]) == len(options.where):
+            number, environment = todo[index]
+            results[number][environment] = result
+            if len(results[number]) == len(wanted[number]):
                 made = outcome(number)
                 yield made
                 if options.stop_at_first and not made.good:
@@ -84,14 +101,14 @@ def run_suite(programs: Sequence[TestProgram], options: Options) -> Iterator[Out
 
 
 def _task(
-    program: TestProgram, where: str, options: Options, oracle: Oracle | None
+    program: TestProgram, where: str, environment: str, options: Options, oracle: Oracle | None
 ) -> Task[Result]:
     if where == XEN and oracle is not None:
         timeout = options.timeout or DEFAULT_TIMEOUT
         work = partial(run_there, program, oracle, timeout, options.artifacts)
         bound = timeout + _MARGIN
     else:
-        work = partial(run_here, program, options.limit, options.artifacts)
+        work = partial(run_here, program, options.limit, options.artifacts, environment)
         bound = options.timeout or DEFAULT_HOST_TIMEOUT
 
     def lost(verdict: Verdict, reason: str, seconds: float) -> Result:
@@ -106,7 +123,8 @@ def _task(
             reason=reason,
             seconds=seconds,
             description=manifest.description,
-            repeat=repeat_command(program, where, options.limit, options.timeout),
+            repeat=repeat_command(program, where, options.limit, options.timeout, environment),
+            environment=environment,
         )
 
     return Task(work, lost, bound)

@@ -15,6 +15,13 @@ from hypervisor.cli.outputs import OutputFile, refuse_inputs
 @click.argument("source", metavar="FILE")
 @click.option("-o", "--output", required=True, metavar="OUT.elf", help="The ELF file to write.")
 @click.option(
+    "--bits",
+    type=click.Choice(["64", "32"]),
+    default="64",
+    show_default=True,
+    help="Width of the guest; the source sees it as the constant BITS.",
+)
+@click.option(
     "-I",
     "include",
     multiple=True,
@@ -33,6 +40,7 @@ from hypervisor.cli.outputs import OutputFile, refuse_inputs
 def asm(
     source: str,
     output: str,
+    bits: str,
     include: tuple[str, ...],
     define: tuple[tuple[str, int], ...],
     symbols: bool,
@@ -45,7 +53,8 @@ def asm(
     _refuse_others(Path(source))
     program = assemble(
         Path(source),
-        base=library.VIRT_BASE,
+        base=library.virt_base(int(bits)),
+        bits=int(bits),
         include_dirs=(*map(Path, include), library.DIRECTORY),
         defines=dict(define),
     )

@@ -29,6 +29,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 _OPTIONS: Final = (
     click.argument("guest", nargs=-1, required=True, metavar="GUEST..."),
     click.option(
+        "--width",
+        type=click.Choice(["64", "32"]),
+        help="Bits of guests that are built here: sources and bundled ones ('share' with 32 is "
+        "'share32').  [default: 64]",
+    ),
+    click.option(
         "--domains",
         type=click.IntRange(1, MAX_DOMAINS),
         default=1,
@@ -74,6 +80,7 @@ class GuestOptions:
     """The options as they were given, defaults filled in; one field for each."""
 
     guest: tuple[str, ...]
+    width: str | None
     domains: int
     memory: int | None
     module: tuple[str, ...]
@@ -122,7 +129,8 @@ class GuestOptions:
             click.BadParameter: a module cannot be read.
             DiskError: a disk cannot be used so.
         """
-        sources = tuple(find_source(given) for given in self.guest)
+        width = None if self.width is None else int(self.width)
+        sources = tuple(find_source(given, width) for given in self.guest)
         modules = tuple(read_module(path) for path in self.module)
         return GuestFiles(self, sources, modules, tuple(_disks(self.disk, self.several)))
 

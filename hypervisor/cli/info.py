@@ -49,18 +49,20 @@ def info(image: str, memory: int | None) -> None:
     bzImage, plain or packed by gzip, xz, lzma, bzip2 or zstd. What would be refused is the last
     line, on stderr, and exit code 2.
     """
-    bundled = next((guest for guest in library.BUNDLED if guest.name == image), None)
+    bundled = library.bundled(image)
     path = Path(image)
+    own: int | None = None
     if bundled is not None:
-        data, name, own = library.build_elf(bundled.path), bundled.name, bundled.memory
+        data = library.build_elf(bundled.path, bundled.width)
+        name, own = bundled.name, bundled.memory
     elif not path.exists():
         raise ImageError(
             f"{image}: no such file, and no bundled guest of that name (see 'cowbird guests')"
         )
     elif path.suffix.lower() in SOURCE_SUFFIXES:
-        data, name, own = build_source(path), path.stem, None
+        data, name = build_source(path), path.stem
     else:
-        data, name, own = read_image(path), path.stem, None
+        data, name = read_image(path), path.stem
     try:
         unpacked, layers = unpack(data)
         elf = ElfFile(unpacked)

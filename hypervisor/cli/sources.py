@@ -2,7 +2,8 @@
 
 A word without a slash that is the name of a bundled guest is that guest (``./hello`` is the file).
 A file whose name ends in ``.asm``, ``.s`` or ``.S`` is assembled, one in ``.c`` is compiled with
-the kit; any other is an ELF image, plain or packed, whatever it is called.
+the kit; any other is an ELF image, plain or packed, whatever it is called. ``--width`` says for
+what width a source or a bundled guest is built; an image has the width that it has.
 """
 
 from dataclasses import dataclass
@@ -43,21 +44,21 @@ class Source:
         return max(_LEAST_MEMORY, -(-span // PAGE_SIZE) * PAGE_SIZE + pages * PAGE_SIZE + _ROOM)
 
 
-def build_source(path: Path) -> bytes:
-    """The ELF image of a source, assembled or compiled.
+def build_source(path: Path, width: int = 64) -> bytes:
+    """The ELF image of a source, assembled or compiled for guests of 32 or 64 bits.
 
     Raises:
         AssemblyError, CompileError: it cannot be read, assembled or compiled.
     """
     if path.suffix.lower() != ".c":
-        return library.build_elf(path)
+        return library.build_elf(path, width)
     from guests import ckit
 
-    return ckit.build_elf(path)
+    return ckit.build_elf(path, width=width)
 
 
-def find_source(given: str) -> Source:
-    """The guest that ``given`` names.
+def find_source(given: str, width: int | None = None) -> Source:
+    """The guest that ``given`` names, of ``width`` bits if that is given.
 
     Raises:
         ImageError: there is no such guest or file, or it cannot be booted.
@@ -66,14 +67,21 @@ def find_source(given: str) -> Source:
     if not given:
         raise ImageError("an empty name is no guest (see 'cowbird guests')")
     path = Path(given)
-    for bundled in library.BUNDLED:
-        if bundled.name == given:
-            kernel = parse_image(library.build_elf(bundled.path), given)
-            return Source(given, given, kernel, bundled.memory, str(bundled.path))
+    bundled = library.bundled(given, width)
+    if bundled is not None:
+        name = bundled.name
+        kernel = parse_image(library.build_elf(bundled.path, bundled.width), name)
+        return Source(name, given, kernel, bundled.memory, str(bundled.path))
     if not path.exists():
         raise ImageError(
             f"{given}: no such file, and no bundled guest of that name (see 'cowbird guests')"
         )
     if path.suffix.lower() in SOURCE_SUFFIXES:
-        return Source(path.stem, given, parse_image(build_source(path), given), None, given)
-    return Source(path.stem, given, load_image(path), None, given)
+        kernel = parse_image(build_source(path, width or 64), given)
+        return Source(path.stem, given, kernel, None, given)
+    kernel = load_image(path)
+    if width not in (None, kernel.width):
+        raise ImageError(
+            f"{given}: a {kernel.width}-bit image; --width {width} is for what is built here"
+        )
+    return Source(path.stem, given, kernel, None, given)

@@ -29,9 +29,11 @@ NOTHING: Final = 5
 _EPILOG: Final = """\b
 Manifest, at the head of a source ('; cowbird: key = value', '// cowbird: ...'), or in NAME.toml:
   description = TEXT        expected = PASS | FAIL | SKIP | ERROR | CRASH | TIMEOUT
-  environments = pv64, xen  oracle = yes | no: REASON     difference = REASON
+  environments = pv64, pv32, xen (default: pv64, xen)     difference = REASON
+  oracle = yes | no: REASON (whether the real Xen can run it)
   domains = N | names       memory = 8M    machine-memory = 64M    limit = 20M
-  cmdline = TEXT            module = FILE  (also for one domain: cmdline.NAME, kernel.NAME)
+  cmdline = TEXT            module = FILE  (also for one domain: cmdline.NAME, kernel.NAME,
+                                           width.NAME = 32 | 64)
   groups, zero-only, opaque, hash-bits, seed, slice: settings of the machine
 
 \b
@@ -68,6 +70,12 @@ Exit codes:
     help="Where to run: here, on the real Xen under QEMU, or on both, compared.",
 )
 @click.option(
+    "--env",
+    "environment",
+    type=click.Choice(["pv64", "pv32"]),
+    help="Run here only as 64-bit or as 32-bit guests.  [default: as each program names them]",
+)
+@click.option(
     "--limit",
     type=Count(),
     metavar="N",
@@ -101,6 +109,7 @@ def test(
     jobs: int,
     expression: str,
     where: str,
+    environment: str | None,
     limit: int | None,
     timeout: float | None,
     stop: bool,
@@ -139,7 +148,9 @@ def test(
     refuse_inputs(wanted, _inputs(found))
     files = open_all(wanted)
     ctx.call_on_close(lambda: close_all(files))
-    options = Options(WHERE[where], jobs, limit, timeout, Path(artifacts), stop)
+    options = Options(
+        WHERE[where], jobs, limit, timeout, Path(artifacts), stop, environment=environment
+    )
     start = time.perf_counter()
     out = _Out(len(programs), verbose, to_stderr="-" in (junit, json_))
     outcomes: list[Outcome] = []

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from guests.library import BUNDLED, build_elf, find
+from guests.library import build_elf, bundled
 from hypervisor.audit import audit
 from hypervisor.builder import build_domain
 from hypervisor.console import Console
@@ -53,12 +53,13 @@ class Lab:
     def boot(
         self, name: str, cmdline: str = "", module: bytes | None = None, memory: int = 0
     ) -> Guest:
-        default = next(guest.memory for guest in BUNDLED if guest.name == name)
+        known = bundled(name)
+        assert known is not None
         console = Console()
         domain = build_domain(
             self.hv,
-            parse_image(build_elf(find(name)), name),
-            memory=memory or default,
+            parse_image(build_elf(known.path, known.width), name),
+            memory=memory or known.memory,
             name=f"{name}{len(self.guests)}",
             cmdline=cmdline,
             module=module,

@@ -11,8 +11,10 @@ from guests.library import (
     VIRT_BASE,
     assemble_guest,
     build_elf,
+    bundled,
     describe,
     find,
+    virt_base,
 )
 from hypervisor.image import parse_image
 
@@ -20,14 +22,17 @@ NAMES = [guest.name for guest in BUNDLED]
 
 
 def test_every_source_is_listed():
-    assert sorted(NAMES) == sorted(path.stem for path in DIRECTORY.glob("*.asm"))
+    sources = {path.stem for path in DIRECTORY.glob("*.asm")} - {"lab"}
+    assert {guest.source for guest in BUNDLED} == sources
+    assert set(NAMES) == sources | {f"{name}32" for name in sources}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_image(name):
-    program = assemble_guest(find(name))
-    image = parse_image(build_elf(find(name)), name)
-    assert image.virt_base == image.virt_start == VIRT_BASE
+@pytest.mark.parametrize("guest", BUNDLED, ids=NAMES)
+def test_image(guest):
+    program = assemble_guest(guest.path, width=guest.width)
+    image = parse_image(build_elf(guest.path, guest.width), guest.name)
+    assert image.width == guest.width
+    assert image.virt_base == image.virt_start == virt_base(guest.width)
     assert image.entry == program.symbols["_start"] == image.symbols["_start"]
     assert image.hypercall_page == program.symbols["hypercall_page"]
     assert image.notes["LOADER"] == "generic"
@@ -48,6 +53,14 @@ def test_sources_stay_readable(name):
     for path in (DIRECTORY / "lib").glob("*.inc"):
         assert path.read_text().startswith("; ")
         assert len(path.read_text().splitlines()) < 420
+
+
+def test_a_name_with_a_width():
+    assert bundled("share").width == 64
+    assert bundled("share", 32) == bundled("share32") == bundled("share32", 32)
+    assert bundled("share", 64).name == "share"
+    assert bundled("share32", 64) is None
+    assert bundled("nosuch", 32) is None
 
 
 def test_unknown_name():
