@@ -73,6 +73,8 @@ _LDT_FIRST: Final = 16
 """Number of the LDT's first page in the window."""
 
 _CALL_GATE: Final = 0xC
+_GATE_ZEROS: Final[dict[Width, int]] = {64: 0xFF, 32: 0xE0}
+"""Bits of a call gate's upper half that are reserved; a 32-bit one has a count of parameters."""
 
 RING3_CS64: Final = CODE64 << 32 | 0xFFFF
 RING3_DS: Final = DATA << 32 | 0xFFFF
@@ -163,11 +165,15 @@ def check_descriptor(descriptor: int, width: Width) -> int | None:
         if not descriptor & SEGMENT_DPL:
             descriptor |= SEGMENT.encode(DPL=1)
         return _flat_to_the_end(descriptor) if descriptor & SEGMENT_S else descriptor
-    if kind != _CALL_GATE or not gate_selector_okay(GATE.get(descriptor, "SELECTOR"), width):
+    target = GATE.get(descriptor, "SELECTOR")
+    if kind != _CALL_GATE or not gate_selector_okay(target, width):
         return None
-    if width == 64 and descriptor >> 32 & 0xFF:
+    if descriptor >> 32 & _GATE_ZEROS[width]:
         return None
-    return descriptor & ~SEGMENT_DPL
+    # Its own DPL is kept where it is of no use otherwise, as Xen keeps it: in the target's RPL.
+    ring = fix_selector(GATE.get(descriptor, "DPL"), width)
+    kept = GATE.encode(SELECTOR=target & ~3 | ring & 3)
+    return descriptor & ~(SEGMENT_DPL | GATE.mask("SELECTOR")) | kept
 
 
 def _flat_to_the_end(descriptor: int) -> int | None:
