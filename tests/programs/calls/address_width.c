@@ -1,4 +1,5 @@
 // cowbird: description = memory_op and the address width asked for: frames below it, or none
+// cowbird: environments = pv64, pv32, xen
 /*
  * The low 8 bits of mem_flags: the guest wants frames whose addresses fit in so many bits. A width
  * of a page or less cannot be had; one that covers the whole machine asks for nothing.

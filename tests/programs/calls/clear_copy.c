@@ -1,4 +1,5 @@
 // cowbird: description = MMUEXT_CLEAR_PAGE and COPY_PAGE: into ordinary pages of one's own only
+// cowbird: environments = pv64, pv32, xen
 /*
  * The target must be free to be written: no page table. The source may be any page of one's own.
  *

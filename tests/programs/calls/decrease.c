@@ -1,4 +1,5 @@
 // cowbird: description = decrease_reservation: stops at the first frame that is not the caller's
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/common/memory.c (decrease_reservation, guest_remove_page).
  */

@@ -1,4 +1,5 @@
 // cowbird: description = event_channel_op: each error answer
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: event_channel.h; xen/common/event_channel.c.
  */

@@ -1,4 +1,5 @@
 // cowbird: description = ports bound to oneself, to VIRQs and IPIs: status, masks, unmask, closing, reset
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: event_channel.h; xen/common/event_channel.c, event_2l.c.
  */

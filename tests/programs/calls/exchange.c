@@ -1,4 +1,5 @@
 // cowbird: description = XENMEM_exchange: frames for others, all of a chunk or nothing
+// cowbird: environments = pv64, pv32, xen
 /*
  * Frames that nothing refers to go, as many others come. Their PFNs are those in the out list.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = memory_op's questions: reservations, highest numbers, the M2P; bad pointers
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: memory.h; xen/common/memory.c; xen/arch/x86/mm.c (arch_memory_op).
  */

@@ -1,4 +1,5 @@
 // cowbird: description = entries for frames that the machine does not have
+// cowbird: environments = pv64, pv32, xen
 /*
  * To an ordinary domain such an address is that of a device it was not given: -EPERM; the frame
  * number with all bits set is an error of the guest's: -EINVAL. The first domain of the real Xen

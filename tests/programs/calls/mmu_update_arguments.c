@@ -1,4 +1,5 @@
 // cowbird: description = arguments of mmu_update: count 0, done, domains, pointers, a failing request
+// cowbird: environments = pv64, pv32, xen
 /*
  * Requests are dealt with in order, and the first that fails ends the call; *done says how many
  * came before it.

@@ -1,4 +1,5 @@
 // cowbird: description = the commands of mmu_update: normal, M2P, preserve A and D, no translate
+// cowbird: environments = pv64, pv32, xen
 /*
  * The command is in the lowest bits of the address; entries are 8 bytes, and there are 3 such bits.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = arguments of mmuext_op: count 0, done, domains, pointers, a failing request
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/arch/x86/mm.c (do_mmuext_op).
  */

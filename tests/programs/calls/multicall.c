@@ -1,4 +1,5 @@
 // cowbird: description = multicall: results in place, errors that stop nothing, nesting, pointers
+// cowbird: environments = pv64, pv32, xen
 /*
  * Each entry is a hypercall with a result of its own; the call's own answer is about its list.
  *

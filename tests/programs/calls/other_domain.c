@@ -1,4 +1,5 @@
 // cowbird: description = update_va_mapping_otherdomain: who may be named, and what is then mapped
+// cowbird: environments = pv64, pv32, xen
 /*
  * The last argument says whose frames the entry may name. Oneself is DOMID_SELF; by number it is
  * refused like a domain that does not exist.

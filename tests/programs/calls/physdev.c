@@ -1,4 +1,5 @@
 // cowbird: description = physdev_op: the I/O privilege level; what a guest without devices is told
+// cowbird: environments = pv64, pv32, xen
 /* Source: physdev.h; xen/arch/x86/physdev.c. What only the first domain may ask is left out. */
 #include "cowbird.h"
 

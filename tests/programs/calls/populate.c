@@ -1,4 +1,5 @@
 // cowbird: description = populate_physmap: extents, orders, partial success, what cannot be read
+// cowbird: environments = pv64, pv32, xen
 /*
  * The answer counts extents and is never an errno; where nothing can be done it is 0, or the extent
  * that the call was told to begin with.

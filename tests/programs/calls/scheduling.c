@@ -1,4 +1,5 @@
 // cowbird: description = sched_op: yield, poll, unknown commands, bad pointers; vm_assist
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: sched.h; xen/common/sched/core.c (do_sched_op, do_poll).
  */

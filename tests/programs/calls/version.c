@@ -1,4 +1,5 @@
 // cowbird: description = xen_version: what can be asked, by whom, and what is wrong with a question
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: version.h; xen/common/kernel.c (do_xen_version).
  */

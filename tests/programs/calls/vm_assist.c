@@ -1,4 +1,5 @@
 // cowbird: description = vm_assist: which assists there are; what is switched
+// cowbird: environments = pv64, pv32, xen
 /* Source: xen.h (VMASST_*); xen/common/kernel.c (vm_assist), VM_ASSIST_VALID of x86. */
 #include "cowbird.h"
 

@@ -1,4 +1,5 @@
 // cowbird: description = a request that fails does not stop the others; one that cannot be read does
+// cowbird: environments = pv64, pv32, xen
 /*
  * Also: what an entry says after it is in use, and many mappings of one entry.
  *

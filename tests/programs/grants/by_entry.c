@@ -1,4 +1,5 @@
 // cowbird: description = mapping by the machine address of an L1 entry (GNTMAP_contains_pte)
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h; xen/arch/x86/pv/grant_table.c.
  */

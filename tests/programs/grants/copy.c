@@ -1,4 +1,5 @@
 // cowbird: description = copies between frames, granted ones and one's own
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h; xen/common/grant_table.c (gnttab_copy_one and what it calls).
  */

@@ -1,4 +1,5 @@
 // cowbird: description = a mapping for a device is a reference too, and is given up by its bus address
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h (GNTMAP_device_map); xen/common/grant_table.c (unmap_common).
  */

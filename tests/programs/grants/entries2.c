@@ -1,4 +1,5 @@
 // cowbird: description = entries of version 2: whole frames, parts of them, grants passed on
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h; xen/common/grant_table.c (_set_status_v2, acquire_grant_for_copy).
  * What is passed on needs a third domain; its refusals do not.

@@ -1,4 +1,5 @@
 // cowbird: description = a grant is mapped and unmapped; the bits in its entry follow
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h; xen/common/grant_table.c (map_grant_ref, unmap_common).
  */

@@ -1,4 +1,5 @@
 // cowbird: description = an entry that maps a grant may be overwritten: the mapping is gone, its handle is not
+// cowbird: environments = pv64, pv32, xen
 /*
  * A release build of Xen does not mark such entries, and lets the guest lose them. The grant stays
  * in use until the domain ends, which the bits in the entry tell its owner.

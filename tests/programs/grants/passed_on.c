@@ -1,4 +1,5 @@
 // cowbird: description = a grant is passed on: copied through two tables, never mapped
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs three domains
 // cowbird: domains = owner, middle, user
 // cowbird: cmdline.owner = owner

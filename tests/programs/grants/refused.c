@@ -1,4 +1,5 @@
 // cowbird: description = what map_grant_ref refuses, and with which status
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h (GNTST_*); xen/common/grant_table.c (map_grant_ref, _set_status_v1).
  */

@@ -1,4 +1,5 @@
 // cowbird: description = unmap_and_replace moves an entry, and loses it where that fails
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h; xen/arch/x86/pv/grant_table.c (replace_grant_pv_mapping).
  */

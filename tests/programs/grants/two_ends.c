@@ -1,4 +1,5 @@
 // cowbird: description = a domain ends while another maps its frame: the frame stays until it is unmapped
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

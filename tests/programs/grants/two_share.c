@@ -1,4 +1,5 @@
 // cowbird: description = what is granted and mapped is not shared, and what is shared is not granted
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

@@ -1,4 +1,5 @@
 // cowbird: description = a program that waits for an event that nobody can send ends there: TIMEOUT
+// cowbird: environments = pv64, pv32
 // cowbird: expected = TIMEOUT
 // cowbird: oracle = no: the real Xen would wait as long as the host does
 

@@ -1,4 +1,5 @@
 // cowbird: description = console_io: what it takes, what it refuses, long lines, control characters
+// cowbird: environments = pv64, pv32, xen
 /* xen.h, CONSOLEIO_*. Lines that begin with # are for the reader and no verdict. */
 
 #include "cowbird.h"

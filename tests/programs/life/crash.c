@@ -1,4 +1,5 @@
 // cowbird: description = SHUTDOWN_crash is a crash, though every check has passed
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = a check that fails does not end the program, and the verdict is FAIL
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = FAIL
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = 5 MiB of console output: the first 4 are kept, and the verdict before them counts
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: QEMU's serial line would take minutes
 // cowbird: limit = 60M
 

@@ -1,4 +1,5 @@
 // cowbird: description = the x87 and SSE state that a domain begins with
+// cowbird: environments = pv64, pv32, xen
 /* Xen: FCW_DEFAULT and MXCSR_DEFAULT; SDM volume 1, 8.1.5 (exceptions masked) and 10.2.3. */
 
 #include "cowbird.h"

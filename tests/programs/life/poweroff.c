@@ -1,4 +1,5 @@
 // cowbird: description = the end of a program is SCHEDOP_shutdown with reason poweroff
+// cowbird: environments = pv64, pv32, xen
 /* sched.h. The call does not come back. */
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = pvclock: its rate is the TSC's, across sleep, updates and a second copy
+// cowbird: environments = pv64, pv32, xen
 /*
  * Time is system_time + (TSC - tsc_timestamp) at the rate of the multiplier, whichever record is
  * used: two records and one TSC value must give the same time, to a microsecond.

@@ -1,4 +1,5 @@
 // cowbird: description = SHUTDOWN_reboot ends the domain in peace
+// cowbird: environments = pv64, pv32, xen
 
 #include "cowbird.h"
 

@@ -1,4 +1,5 @@
 // cowbird: description = runstate: running, times that add up, a registered area that is kept
+// cowbird: environments = pv64, pv32, xen
 /* vcpu.h: time in each state since boot, in ns; the area is written whenever the vCPU is scheduled. */
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = time: monotonic, with the TSC between, the wall clock, a second copy
+// cowbird: environments = pv64, pv32, xen
 /*
  * xen.h, vcpu_time_info: system_time at tsc_timestamp; between, the TSC counts. Versions are even
  * outside of an update.

@@ -1,4 +1,5 @@
 // cowbird: description = vcpu_op: is_up, up, other vCPUs, initialise, get_physid, bad arguments
+// cowbird: environments = pv64, pv32, xen
 /* vcpu.h. There is one vCPU here, number 0. */
 
 #include "cowbird.h"

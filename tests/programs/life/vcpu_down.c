@@ -1,4 +1,5 @@
 // cowbird: description = VCPUOP_down of the only vCPU: the domain has nobody left to run
+// cowbird: environments = pv64, pv32, xen
 
 #include "cowbird.h"
 

@@ -1,4 +1,5 @@
 // cowbird: description = watchdogs: two of them, set anew, given up, misused
+// cowbird: environments = pv64, pv32, xen
 /* sched.h, SCHEDOP_watchdog: id 0 asks for one; timeout 0 gives it up. Xen's -ENOSPC comes as a 32-bit number. */
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = a watchdog of 0 seconds: granted, and the domain ends
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = a watchdog that is not set anew in time ends the domain
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 /* SHUTDOWN_watchdog; the time passes while the domain is blocked. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = yield, block and poll: when they return, what they refuse
+// cowbird: environments = pv64, pv32, xen
 /*
  * sched.h. block returns at once if an upcall is pending, and unmasks events; poll waits for one of
  * its ports to be pending, masked or not, without an upcall, or until its timeout.

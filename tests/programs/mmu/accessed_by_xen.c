@@ -1,4 +1,5 @@
 // cowbird: description = the hypervisor's own accesses to guest memory set A and D like the MMU's
+// cowbird: environments = pv64, pv32, xen
 /*
  * Xen reads arguments and writes results through the guest's own page tables. An update of an
  * entry goes another way and touches no mapping.

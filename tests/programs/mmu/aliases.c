@@ -1,4 +1,5 @@
 // cowbird: description = two mappings of one frame, each with rights and A and D of its own
+// cowbird: environments = pv64, pv32, xen
 /*
  * Rights belong to the mapping, contents to the frame.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = AVL bits, and all of an entry that is not present, are the guest's own
+// cowbird: environments = pv64, pv32, xen
 /*
  * Bits 9 to 11 mean nothing to the MMU; Xen passes them through. An entry without P holds whatever
  * the guest wants (where a page went on disk, say).

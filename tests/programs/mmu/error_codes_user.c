@@ -1,4 +1,5 @@
 // cowbird: description = every #PF error code that a user process can cause: U is set
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: Intel SDM 3A, 4.7. See error_codes_kernel.c for the kernel's.
  */

@@ -1,4 +1,5 @@
 // cowbird: description = bits that no present entry may have are refused, so that no #PF has RSVD
+// cowbird: environments = pv64, pv32, xen
 /*
  * Xen looks at the flags of every present entry before the MMU does: PS (there are no superpages
  * for PV guests), PWT and PCD, and in upper levels G are refused. An L1 entry may have G; bits 52

@@ -1,4 +1,5 @@
 // cowbird: description = what a shared page costs: the reservation falls by one, its M2P entry is gone
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* Step 5 of design.md section 4: the frame is the machine's, not the domain's. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = AVL bits: set as asked, others cleared, also on an entry that is shared already
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4: avl is what bits 9-11 of the entry are afterwards, the guest's own mark. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = the batch: statuses, done, failures in the middle, the same entry twice, no entries
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4: a failing entry does not stop the batch; the result counts the failures. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = the batch's own errors: -EINVAL, -E2BIG, -EFAULT half-way
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * -EINVAL for AVL bits, -E2BIG for more than 65,536 requests, -EFAULT where the array or *done

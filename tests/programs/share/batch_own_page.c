@@ -1,4 +1,5 @@
 // cowbird: description = a batch that shares the page of its own request array, or of its counter
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * The answers cannot be written there any more: -EFAULT. What was done stays done: the pages

@@ -1,4 +1,5 @@
 // cowbird: description = all contents collide in the hash: pages are merged by their bytes all the same
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 // cowbird: hash-bits = 0
 /*

@@ -1,4 +1,5 @@
 // cowbird: description = the last mapping goes: the frame is freed, scrubbed, and may come back
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4: at count 0 the frame leaves the content table and goes back to the heap. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = -EBUSY of make_ro_and_share: tables, descriptors, pins, second mappings
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4: a page table or descriptor page, or any reference besides this entry. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = -EPERM of make_ro_and_share: frames of Xen's
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4: the frame is another domain's or the hypervisor's. */
 

@@ -1,4 +1,5 @@
 // cowbird: description = the flags argument: each kind of UVMF flush, a CPU set that is not there
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * flags are those of update_va_mapping. A pointer to a CPU set that cannot be read is -EFAULT, and

@@ -1,4 +1,5 @@
 // cowbird: description = fork by sharing: an L1 is shared by a batch, copied into a second table, both let go
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * What fork.asm does at length: the child's table maps the parent's shared frames once more, and

@@ -1,4 +1,5 @@
 // cowbird: description = a shared frame is nobody's to give back, exchange, rename, clear, copy or pin
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* It belongs to the machine (DOMID_COW): whatever needs an owned frame is refused. */
 

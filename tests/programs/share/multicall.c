@@ -1,4 +1,5 @@
 // cowbird: description = both calls inside a multicall, with other calls between
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 
 #include "share_test.h"

@@ -1,4 +1,5 @@
 // cowbird: description = opaque mode: the status is always 0 and the frame always another
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 // cowbird: opaque = yes
 /* design.md section 4, "what leaks": the caller cannot tell whether somebody had this content. */

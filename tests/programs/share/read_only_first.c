@@ -1,4 +1,5 @@
 // cowbird: description = a page that is read-only or not executable already is shared as it is
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* Step 3 of design.md section 4 takes W away if it is there; all other rights stay as they were. */
 

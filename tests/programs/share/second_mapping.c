@@ -1,4 +1,5 @@
 // cowbird: description = a shared frame mapped once more by the domain that maps it: read-only
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4, "a second mapping": fork inside a guest. It counts like the first. */
 

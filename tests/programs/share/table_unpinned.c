@@ -1,4 +1,5 @@
 // cowbird: description = a table with shared entries is unpinned: its counts go; pinned again it is refused
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * Unpinning the last reference of a table gives all its entries' references back. Its old entries

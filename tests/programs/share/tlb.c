@@ -1,4 +1,5 @@
 // cowbird: description = a writable translation in the TLB does not outlive the share, flags or not
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * Step 3 of design.md section 4: flush before the contents are read, whatever UVMF_* says. The page

@@ -1,4 +1,5 @@
 // cowbird: description = a domain ends while another maps the same frames: they stay until the last goes
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

@@ -1,4 +1,5 @@
 // cowbird: description = domains in different sharing groups: equal pages are not merged
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

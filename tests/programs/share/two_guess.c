@@ -1,4 +1,5 @@
 // cowbird: description = a domain that does not map a shared frame cannot reach it by guessing its number
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

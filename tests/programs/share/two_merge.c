@@ -1,4 +1,5 @@
 // cowbird: description = two domains share a page: one frame, two contents once one of them writes
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

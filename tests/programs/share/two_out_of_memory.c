@@ -1,4 +1,5 @@
 // cowbird: description = machine memory is used up: a copy gets no frame and says so; the other domain goes on
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first

@@ -1,4 +1,5 @@
 // cowbird: description = writes to a shared page by user mode and by Xen on the guest's behalf
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * The entry is really read-only: error code 7 from user mode, 3 from the kernel, -EFAULT for a

@@ -1,4 +1,5 @@
 // cowbird: description = a machine that shares pages of zeros only: all others are -EPERM
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 // cowbird: zero-only = yes
 /* design.md section 4, "what leaks": that a page is zero tells nobody anything. */

@@ -1,4 +1,5 @@
 // cowbird: description = pages of zeros: one frame for all of them
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 
 #include "share_test.h"

@@ -1,4 +1,5 @@
 // cowbird: description = another L4 is loaded: what is at an address changes at once
+// cowbird: environments = pv64, pv32, xen
 /*
  * NEW_BASEPTR loads CR3, which drops all translations but global ones; a kernel's are not global.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = code at a remapped address: what runs is what is mapped, not what was
+// cowbird: environments = pv64, pv32, xen
 /*
  * Instructions are fetched through the TLB like data. Code written through another mapping, copied
  * by hypercall or mapped anew runs as it now is.

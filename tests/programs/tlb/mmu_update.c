@@ -1,4 +1,5 @@
 // cowbird: description = mmu_update of a leaf, then a flush: less rights, another frame, nothing
+// cowbird: environments = pv64, pv32, xen
 /*
  * Unlike update_va_mapping, mmu_update takes no flags: the guest flushes by mmuext_op.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = every flush of mmuext_op makes an update visible that did not flush itself
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen.h (MMUEXT_TLB_FLUSH_*, MMUEXT_INVLPG_*).
  */

@@ -1,4 +1,5 @@
 // cowbird: description = an update that only adds rights needs no flush
+// cowbird: environments = pv64, pv32, xen
 /*
  * The CPU walks again before it reports a fault that a stale TLB entry would cause, and drops that
  * entry; absent ones are never cached.

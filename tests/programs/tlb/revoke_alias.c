@@ -1,4 +1,5 @@
 // cowbird: description = a frame given up through one mapping while others of it are still in the TLB
+// cowbird: environments = pv64, pv32, xen
 /*
  * What has been unmapped everywhere may go to somebody else; an old translation must not reach it.
  * XENMEM_exchange gives a new frame at once, and the address of the old one must show the new.

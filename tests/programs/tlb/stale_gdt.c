@@ -1,4 +1,5 @@
 // cowbird: description = no write into a descriptor table through a stale translation
+// cowbird: environments = pv64, pv32, xen
 /*
  * As stale_write.c, for set_gdt: Xen has checked the descriptors, so they may not change behind it.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = a whole table taken out at L2, L3 or L4: all below is gone, and can return
+// cowbird: environments = pv64, pv32, xen
 /*
  * The walk stops at the first entry that is absent; what the TLB and the paging-structure caches
  * had from below goes with the flush.

@@ -1,4 +1,5 @@
 // cowbird: description = update_va_mapping flushes as its flags say: every UVMF kind, every CPU set
+// cowbird: environments = pv64, pv32, xen
 /*
  * A page that was just written (so that the TLB has it) becomes read-only, and the next write must
  * see that. Behind the kind of flush stands whose TLBs: LOCAL, ALL, or a pointer to a bit map.

@@ -1,4 +1,5 @@
 // cowbird: description = the forced emulation prefix: ud2, "xen", cpuid from kernel and user
+// cowbird: environments = pv64, pv32, xen
 /*
  * CPUID does not trap on every CPU, so Xen answers `ud2; .ascii "xen"; cpuid` with the domain's own
  * leaves (arch-x86/xen.h, XEN_EMULATE_PREFIX; arch-x86/cpuid.h).

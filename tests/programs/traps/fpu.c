@@ -1,4 +1,5 @@
 // cowbird: description = fpu_taskswitch and #NM; an x87 error is #MF
+// cowbird: environments = pv64, pv32, xen
 /*
  * A PV kernel sets the virtual CR0.TS by fpu_taskswitch; the next x87 instruction is #NM, and Xen
  * clears TS as it delivers it (Xen: do_device_not_available). An unmasked x87 exception is #MF at

@@ -1,4 +1,5 @@
 // cowbird: description = int n: gates of DPL 3 are open, others are #GP(vector * 8 + 2)
+// cowbird: environments = pv64, pv32, xen
 // cowbird: difference = QEMU 7.2 pushes vector*16+2 for int n against a closed gate (mended in QEMU 8.0), so Xen looks at the gate of twice the vector
 /*
  * Xen's own gates have DPL 0, so `int n` of a PV guest is #GP(n*8+2) in hardware; Xen then looks at

@@ -1,4 +1,5 @@
 // cowbird: description = an exception without an entry in the trap table ends the domain
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 
 #include "cowbird.h"

@@ -1,4 +1,5 @@
 // cowbird: description = pages of the GDT have a type of their own: not writable, no page table
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/arch/x86/mm.c (PGT_seg_desc_page); pv/descriptor-tables.c.
  */

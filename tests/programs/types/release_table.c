@@ -1,4 +1,5 @@
 // cowbird: description = decrease_reservation of a frame that is pinned, mapped or neither
+// cowbird: environments = pv64, pv32, xen
 /*
  * The domain gives its claim up at once. Whatever still refers to the frame, a mapping or a pin,
  * keeps it: it goes back to Xen, and stops to count, with the last of these.

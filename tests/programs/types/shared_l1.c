@@ -1,4 +1,5 @@
 // cowbird: description = one L1 table under two L2 entries: two views of the same pages
+// cowbird: environments = pv64, pv32, xen
 /*
  * Nothing forbids it; the table counts both.
  *

@@ -1,4 +1,5 @@
 // cowbird: description = with two writable mappings, both must go before a frame can be a table
+// cowbird: environments = pv64, pv32, xen
 /*
  * The type count counts the writable mappings, wherever they are.
  *
