@@ -288,6 +288,10 @@ def _shared_contents(hv: "Hypervisor", _levels: list[_Entries]) -> Iterator[Viol
         if contents in seen:
             texts.append(f"shared frames {seen[contents]:#x} and {mfn:#x} have equal contents")
         seen[contents] = mfn
+    for (_, number), group, mfn in hv.disks.blocks.remembered():
+        key_of_block = keyed.get(mfn)
+        if key_of_block is None or key_of_block >> 64 != group:
+            texts.append(f"frame {mfn:#x}, remembered for block {number} of a disk, is not shared")
     owned = set(np.flatnonzero(frames.owner_column == DomId.COW).tolist())
     for mfn_number in sorted(owned ^ set(keyed)):
         texts.append(f"frame {mfn_number:#x} is shared but not keyed, or keyed but not shared")
