@@ -38,7 +38,10 @@ LIMIT: Final = 4_000_000_000
 _STEP: Final = 50_000_000
 _ROOM: Final = 2 << 20
 """Bytes of a client besides its pages, its module and twice the entries of its tables."""
+_PROCESSES: Final = 8
+"""Times its pages that a client with processes may need."""
 _MACHINE_ROOM: Final = 16 << 20
+_LATE: Final = "# late"
 _KEPT_LINES: Final = 20
 
 
@@ -142,7 +145,7 @@ class Experiment:
             self.system.prepare(self.hv, self.helpers, self.clients)
 
     def _memory(self, module: int) -> int:
-        pages = self.pages * (8 if self.workload.name == "fork" else 1)
+        pages = self.pages * (1 if self.workload.copies == 1 else _PROCESSES)
         return _ROOM + pages * PAGE_SIZE + module + (-module) % PAGE_SIZE
 
     def _client(self, number: int, memory: int, module: bytes) -> Domain:
@@ -209,6 +212,8 @@ class Experiment:
         for number, domain in enumerate(self.clients):
             lines = self.lines[number]
             who = f"domain {number}"
+            if any(line.startswith(_LATE) for line in lines):
+                return f"{who} fell behind: a phase is too short for so many domains and pages"
             bad = next((line for line in lines if line.startswith("not ok")), None)
             if bad is not None:
                 return f"{who}: {bad}"

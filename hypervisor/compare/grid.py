@@ -17,7 +17,7 @@ from typing import Any, Final
 from hypervisor.compare.cell import Cell
 from hypervisor.compare.errors import CompareError
 from hypervisor.compare.extras import optional
-from hypervisor.compare.systems import SYSTEMS
+from hypervisor.compare.systems import SYSTEMS, System
 from hypervisor.compare.workloads import WORKLOADS
 
 MAX_CELLS: Final = 100_000
@@ -95,12 +95,37 @@ def make_grid(values: Mapping[str, Any], where: str = "") -> Grid:
                 raise CompareError(
                     f"{at}pages: {pages}; the workload {workload.name} takes {least} to {most}"
                 )
+    for system in (SYSTEMS[name] for name in grid.systems):
+        _fits(grid, system, at)
     number = 1
     for key in known:
         number *= len(getattr(grid, key)) or 1
     if number > MAX_CELLS:
         raise CompareError(f"{at}{number:,} cells; at most {MAX_CELLS:,}")
     return grid
+
+
+def _fits(grid: Grid, system: System, at: str) -> None:
+    """See that the system has room for the grid.
+
+    Raises:
+        CompareError: it has not.
+    """
+    domains = max(grid.domains)
+    if domains > system.most_domains:
+        raise CompareError(
+            f"{at}domains: {domains}; the system {system.name} takes up to {system.most_domains}"
+        )
+    if system.most_pages is None:
+        return
+    for workload in (WORKLOADS[name] for name in grid.workloads):
+        pages = max(grid.pages or (workload.pages,))
+        if domains * pages * workload.copies > system.most_pages:
+            most = system.most_pages // workload.copies
+            raise CompareError(
+                f"{at}pages: {domains} domains of {pages} pages; the system {system.name} with "
+                f"the workload {workload.name} takes up to {most} in all"
+            )
 
 
 def _value(at: str, key: str, value: Any) -> Any:

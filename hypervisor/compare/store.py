@@ -24,14 +24,25 @@ SCHEMA: Final = "cowbird.compare/1"
 _EXPERIMENT: Final = "experiment.json"
 _CELLS: Final = "cells"
 
+_SOURCES: Final = (
+    ("guests/lab", "*.*"),
+    ("guests/lib", "*.inc"),
+    ("emu", "**/*.py"),
+    ("hypervisor", "*.py"),
+    ("hypervisor/hypercalls", "*.py"),
+    ("hypervisor/compare", "*.py"),
+)
+"""What runs a cell: folders beside ``guests``, and which of their files."""
+
 
 def fingerprint(cells: Iterable[Cell]) -> str:
-    """What results depend on besides the cells: the guests' sources, and the files they read."""
+    """What results depend on besides the cells: cowbird's own sources, and the files that guests
+    read.
+    """
     digest = hashlib.sha256()
-    for folder in ("lab", "lib"):
-        for path in sorted((library.DIRECTORY / folder).iterdir()):
-            if path.suffix in (library.SUFFIX, ".inc"):
-                digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for folder, pattern in _SOURCES:
+        for path in sorted((library.DIRECTORY.parent / folder).glob(pattern)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
     readers = [cell.domains for cell in cells if WORKLOADS[cell.workload].module]
     for number in range(max(readers, default=0)):
         digest.update(module_for(number))
@@ -77,7 +88,8 @@ class Store:
             raise CompareError(f"{self.folder} holds another experiment: other cells than these")
         if there.get("fingerprint") != about["fingerprint"]:
             raise CompareError(
-                f"{self.folder} holds an experiment over other guests or other files"
+                f"{self.folder} holds an experiment of another version of cowbird, or over "
+                "other files"
             )
         number = len(list((self.folder / _CELLS).glob("*.json")))
         if number and not resume:

@@ -44,6 +44,9 @@ class System:
     helpers: tuple[Helper, ...] = ()
     prepare: Prepare | None = None
     oracle: bool = False
+    most_domains: int = 64
+    most_pages: int | None = None
+    """Pages of all clients together that its helper has room for."""
 
 
 def _make_group(_hv: "Hypervisor", helpers: Sequence[Domain], clients: Sequence[Domain]) -> None:
@@ -91,6 +94,7 @@ SYSTEMS: Final = {
             "manager",
             helpers=(Helper("manager", 4 << 20, cmdline=_CLIENTS),),
             prepare=_make_group,
+            most_domains=16,
         ),
         System(
             "pager",
@@ -98,6 +102,8 @@ SYSTEMS: Final = {
             "the memory and answers with mappings; copies on write are made there",
             "pager",
             helpers=(Helper("pager", 4 << 20, 4 << 20, _CLIENTS),),
+            most_domains=16,
+            most_pages=3072,
         ),
         System(
             "oracle",

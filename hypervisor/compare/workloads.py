@@ -18,6 +18,8 @@ class Workload:
     pages: int = 128
     least_pages: int = 1
     most_pages: int = 4096
+    copies: int = 1
+    """How many pages at most a page comes to be, by forks."""
     module: bool = False
     stops_changing: str | None = None
     """Name of the phase at whose end nothing changes any more; None if there is no such phase."""
@@ -41,6 +43,7 @@ WORKLOADS: Final = {
             "workload=fork procs=6",
             pages=64,
             most_pages=256,
+            copies=3,
             stops_changing="phase2",
         ),
         Workload(

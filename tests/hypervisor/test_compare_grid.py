@@ -53,6 +53,11 @@ def test_cells_are_all_combinations_in_the_order_of_the_tables() -> None:
         ({"pages": 0}, "pages: 0; it must be from 1 to 4096"),
         ({"pages": 16}, "pages: 16; the workload short takes 80 to 4096"),
         ({"workloads": "fork", "pages": 512}, "pages: 512; the workload fork takes 1 to 256"),
+        ({"domains": 17}, "domains: 17; the system manager takes up to 16"),
+        (
+            {"workloads": "zero", "pages": 1024},
+            "pages: 8 domains of 1024 pages; the system pager with the workload zero takes up to",
+        ),
         ({"opaque": 1}, "opaque: 1 is neither true nor false"),
         ({"systems": [["none"]]}, "systems: no system"),
         ({"seeds": list(range(100_000))}, "cells; at most 100,000"),

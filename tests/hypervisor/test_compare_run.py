@@ -128,10 +128,10 @@ def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     about = tmp_path / "x" / "experiment.json"
     said = json.loads(about.read_text())
     about.write_text(json.dumps({**said, "fingerprint": "0"}))
-    with pytest.raises(CompareError, match="over other guests or other files"):
+    with pytest.raises(CompareError, match="of another version of cowbird, or over"):
         Store(tmp_path / "x", cells, resume=True)
     about.write_text("{}")
-    with pytest.raises(CompareError, match="another version"):
+    with pytest.raises(CompareError, match="is of another version"):
         Store(tmp_path / "x", cells, resume=True)
     about.write_text("[")
     with pytest.raises(CompareError, match="cannot be read"):
