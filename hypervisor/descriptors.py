@@ -154,7 +154,7 @@ def check_descriptor(descriptor: int, width: Width) -> int | None:
     32-bit one. A 32-bit guest may not have 64-bit code, which would reach the hypervisor's
     addresses; and a flat segment of its that ends within or behind the hypervisor's range is
     extended to 4 GiB, as Xen does for old Linux kernels. A call gate gets DPL 0, so that using it
-    is a #GP that names it: the guest's, of either width (Xen would carry it out for a 32-bit one).
+    is a #GP that names it: ``hypervisor.callgate`` carries it out for a 32-bit guest, as Xen does.
     """
     if not descriptor & SEGMENT_P:
         return descriptor

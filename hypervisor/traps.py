@@ -78,6 +78,7 @@ from hypervisor.abi import (
     VmAssist,
     Width,
 )
+from hypervisor.callgate import CallGates
 from hypervisor.cpuid import answer, policy
 from hypervisor.descriptors import Descriptors, Segment
 from hypervisor.domain import Callback, Domain, TrapEntry
@@ -141,6 +142,7 @@ class Traps:
         self.emulator = Emulator(hv)
         self._table_writes = TableWrites(hv, self.emulator)
         self.entry32 = Entry32(hv)
+        self._call_gates = CallGates(hv, self.emulator)
         mfn_bits = (hv.frames.total - 1).bit_length()
         self._cpuid: dict[Width, dict[tuple[int, int], CpuidResult]] = {
             64: policy(mfn_bits, _TSC_KHZ, 64),
@@ -278,6 +280,8 @@ class Traps:
                     return
                 if is_stack_fault(self._cpu, self.emulator.fetch(domain, 15), self._words[RIP]):
                     vector = SS_FAULT
+            elif domain.width == 32 and self._call_gates.emulate(domain, error):
+                return
         elif vector == UD:
             if self.emulator.forced(domain):
                 return

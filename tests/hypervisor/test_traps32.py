@@ -486,17 +486,3 @@ def test_virtual_8086_mode_is_left_for_good() -> None:
     assert tiny.handled == 1, tiny.crashed
     assert (tiny.cpu.bits, tiny.cpu.cpl) == (32, 1)
     assert tiny.cpu.flags & (RFLAGS_VM | RFLAGS_IOPL) == 0
-
-
-def test_call_gates_are_refused_when_used() -> None:
-    """They are kept (with the DPL in the target's RPL, as in Xen); using one is #GP."""
-    gate = 0x4000_EC03_0008_0000 | 0x40
-    tiny = Tiny32(handler("f: .byte 0x9a\n .long 0\n .word 0x10\n"))
-    tiny.trap(GP, "h")
-    assert tiny.gdt(CODE_1, gate) == 0
-    found = tiny.hv.machine.memory.words[(tiny.mfn(SPARE) << 9) + 2]
-    assert found == gate & ~(3 << 45) | 3 << 16
-    tiny.run()
-    assert tiny.frame(2) == (0x10, tiny.at("f"))
-    for wrong in (gate | 0x20 << 32, gate & ~(0xFFFF << 16) | 0xE008 << 16):
-        assert Tiny32("nop").gdt(CODE_1, wrong) == -Errno.EINVAL
