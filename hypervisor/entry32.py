@@ -38,7 +38,7 @@ from emu.paging import (
 )
 from hypervisor.abi import Flat32, VmAssist
 from hypervisor.descriptors import RING1_CS, RING1_DS, SegmentFault, unpack_segment
-from hypervisor.domain import Domain
+from hypervisor.domain import Callback, Domain, TrapEntry
 from hypervisor.errors import GuestFault
 from hypervisor.sharedinfo import UPCALL_MASK
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 _M32: Final = (1 << 32) - 1
 _KERNEL_CS: Final = int(Flat32.KERNEL_CS)
 _KERNEL_SS: Final = int(Flat32.KERNEL_SS)
+_USER_SS: Final = int(Flat32.USER_SS)
 _FLAT: Final = unpack_segment(_KERNEL_CS, RING1_CS), unpack_segment(_KERNEL_SS, RING1_DS)
 _CLEARED: Final = RFLAGS_VM | RFLAGS_RF | RFLAGS_NT | RFLAGS_TF | RFLAGS_IOPL
 _NOT_PUSHED: Final = ~(RFLAGS_IF | RFLAGS_IOPL)
@@ -131,6 +132,24 @@ class Entry32:
         words[RSP] = sp
         words[RIP] = address & _M32
         self._load(domain, kernel_cs, kernel_ss)
+
+    def sysenter(self, domain: Domain, callback: Callback | None, gate: TrapEntry | None) -> None:
+        """SYSENTER, which keeps no return address: the callback, or without one #GP's ``gate``.
+
+        A null code selector of the callback means that of the gate.
+        """
+        domain.kernel_mode = False  # CS is that of the outermost ring now
+        gate_cs = 0 if gate is None else gate.cs
+        error: int | None = None
+        if callback is not None and callback.address:
+            handler = callback.cs if callback.cs & ~3 else gate_cs, int(callback.address)
+            masks = callback.masks_events
+        elif gate is not None:
+            handler, masks, error = (gate_cs, int(gate.address)), gate.masks_events, 0
+        else:
+            self._hv.crash(domain, "unhandled sysenter: no handler is registered")
+            return
+        self.enter(domain, handler, masks, error, "sysenter", 3, _USER_SS)
 
     def _stack(self, domain: Domain, selector: int) -> int:
         return self._hv.traps.descriptors.find(domain, selector)

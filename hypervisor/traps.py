@@ -73,7 +73,6 @@ from hypervisor.abi import (
     HYPERVISOR_VIRT_END,
     HYPERVISOR_VIRT_START,
     DomId,
-    Flat32,
     Flat64,
     VmAssist,
     Width,
@@ -81,7 +80,7 @@ from hypervisor.abi import (
 from hypervisor.callgate import CallGates
 from hypervisor.cpuid import answer, policy
 from hypervisor.descriptors import Descriptors, Segment
-from hypervisor.domain import Callback, Domain, TrapEntry
+from hypervisor.domain import Callback, Domain
 from hypervisor.emulate import Emulator
 from hypervisor.entry32 import Entry32
 from hypervisor.errors import GuestFault, HypervisorError
@@ -104,7 +103,6 @@ _M64: Final = (1 << 64) - 1
 _M32: Final = (1 << 32) - 1
 _KERNEL_CS: Final = int(Flat64.KERNEL_CS)
 _KERNEL_SS: Final = int(Flat64.KERNEL_SS)
-_USER_SS32: Final = int(Flat32.USER_SS)
 _COW: Final = int(DomId.COW)
 _FRAME: Final = struct.Struct("<7Q")
 _ERROR_FRAME: Final = struct.Struct("<8Q")
@@ -369,28 +367,12 @@ class Traps:
         callback = domain.sysenter_callback
         gate = domain.trap_table.get(GP)
         if domain.width == 32:
-            domain.kernel_mode = False  # CS is that of the outermost ring now
-            self._sysenter32(domain, callback, gate)
+            self.entry32.sysenter(domain, callback, gate)
         elif callback is None or callback.address == 0:
             address = 0 if gate is None else gate.address
             self._enter(domain, address, True, 0, "sysenter", cs=3)
         else:
             self._callback(domain, callback, "sysenter", 3)
-
-    def _sysenter32(
-        self, domain: Domain, callback: Callback | None, gate: TrapEntry | None
-    ) -> None:
-        """The same of a 32-bit guest: a null code selector of the callback means that of #GP's."""
-        address, cs, masks, error = 0, 0, True, 0
-        gate_cs = 0 if gate is None else gate.cs
-        if callback is not None and callback.address:
-            address, masks = callback.address, callback.masks_events
-            cs = callback.cs if callback.cs & ~3 else gate_cs
-            self._enter(domain, address, masks, None, "sysenter", 3, _USER_SS32, handler_cs=cs)
-            return
-        if gate is not None:
-            address, masks = gate.address, gate.masks_events
-        self._enter(domain, address, masks, error, "sysenter", 3, _USER_SS32, handler_cs=gate_cs)
 
     def _callback(self, domain: Domain, callback: Callback, name: str, cs: int) -> None:
         masks, address = callback.masks_events, callback.address
