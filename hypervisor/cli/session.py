@@ -160,7 +160,7 @@ class Session:
         """Have nothing printed, counted or traced twice: for a debugger, which goes back in time.
 
         ``replaying``: true while instructions run again that ran before. At the beginning of a new
-        future call ``forget_future``. A trace keeps the events of futures that were given up.
+        future call ``forget_future``; a trace has to be told too (``Tracer.cut``), and ends there.
         """
 
         def told_once(listener: Listener) -> Listener:
