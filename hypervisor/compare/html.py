@@ -18,7 +18,7 @@ padding-top:1rem}h3{font-size:1rem;margin:1.4rem 0 .3rem}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:.15rem .55rem;text-align:right;white-space:nowrap;border-bottom:1px solid #eee}
 th:first-child,td:first-child,table.words td,table.words th{text-align:left;white-space:normal}
-th{font-weight:600;border-bottom:1px solid #999;vertical-align:bottom}
+th{font-weight:600;border-bottom:1px solid #999;vertical-align:bottom;white-space:normal}
 .scroll{overflow-x:auto}.bad{color:#b00020}figure{margin:1rem 0}svg{max-width:100%;height:auto}
 .note{color:#555;font-size:13px}
 """

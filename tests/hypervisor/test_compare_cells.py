@@ -18,7 +18,7 @@ from hypervisor.compare.workloads import WORKLOADS
 def test_every_guest_verifies_its_contents_and_the_audit_is_clean(
     system: str, workload: str
 ) -> None:
-    pages = max(24, WORKLOADS[workload].least_pages)
+    pages = max(96 if workload == "pagecache" else 24, WORKLOADS[workload].least_pages)
     result = run_cell(Cell(system, workload, 2, 3, pages))
     assert result["outcome"] == "ok", result
     assert result["audit"] == []
