@@ -31,7 +31,7 @@ VALUES = (
 DESCRIPTORS = (
     0x00CF_BB00_0000_FFFF, 0x00CF_B300_0000_FFFF, 0x00CF_FB00_0000_FFFF, 0x00CF_F300_0000_FFFF,
     0x008F_B300_0000_FFFF, 0x004F_F700_0000_0000, 0x40CF_B300_0000_FFFF, 0x00CF_9E00_0000_FFFF,
-    0x0000_BB00_0000_FFFF,
+    0x0000_BB00_0000_FFFF, 0x4000_EC02_E019_0010, 0x4000_AC00_0008_0020, 0x4000_6C00_E019_0000,
 )  # fmt: skip
 
 
@@ -56,6 +56,8 @@ def piece(rng: random.Random, code: int) -> str:
             f"mov eax, {rng.randrange(60)}\n mov ebx, {value:#x}\n mov ecx, {word(rng):#x}\n"
             f"mov edx, {word(rng):#x}\n mov esi, {word(rng):#x}\n int 0x82",
             f"push {flags:#x}\n popfd",
+            f".byte {rng.choice((0x9A, 0xEA)):#x}\n .long {value:#x}\n .word {selector:#x}",
+            f"mov eax, {value:#x}\n .byte 0xff, {rng.choice((0x18, 0x28, 0x58, 0x1C)):#x}, 0x24",
             f"int {rng.choice((3, 4, 6, 13, 14, 0x80, 0x81, 0x82, 0xFF)):#x}",
             rng.choice(
                 ("syscall", "sysenter", "hlt", "cli", "sti", "clts", "wbinvd", "ud2", "int3")
