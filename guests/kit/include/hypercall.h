@@ -31,6 +31,7 @@ static inline long hypercall5(unsigned long number, unsigned long a1, unsigned l
 }
 
 #define HYPERCALL_U64(value) (value)
+#define STACK_POINTER "%%rsp" /* in the assembly of a program for both widths */
 
 #else /* 32 bits */
 
@@ -46,6 +47,7 @@ static inline long hypercall5(unsigned long number, unsigned long a1, unsigned l
     return result;
 }
 
+#define STACK_POINTER "%%esp"
 #define HYPERCALL_U64(value) (uint32_t)(value), (uint32_t)((uint64_t)(value) >> 32)
 
 #endif

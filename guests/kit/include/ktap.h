@@ -34,9 +34,16 @@ void diag(const char *format, ...) KTAP_PRINTF(1);
 /* A condition. */
 #define ok(condition, ...) ktap_ok(__FILE__, __LINE__, #condition, !!(condition), __VA_ARGS__)
 
-/* Numbers, printed in hexadecimal and decimal. */
+/* Numbers and addresses of any width, printed in hexadecimal and decimal. */
 #define ok_value(got, want, ...)                                                               \
-    ktap_value(__FILE__, __LINE__, #got, (uint64_t)(got), (uint64_t)(want), __VA_ARGS__)
+    ktap_value(__FILE__, __LINE__, #got, KTAP_NUMBER(got), KTAP_NUMBER(want), __VA_ARGS__)
+
+/* As 64 bits; an address of 32 is not to be taken for a negative number. */
+#define KTAP_LONG(number) (sizeof((number) + 0) <= sizeof(long))
+#define KTAP_NUMBER(number)                                                                    \
+    (KTAP_LONG(number)                                                                         \
+         ? (uint64_t)(unsigned long)__builtin_choose_expr(KTAP_LONG(number), (number), 0)      \
+         : (uint64_t)__builtin_choose_expr(KTAP_LONG(number), 0, (number)))
 
 /* Results of hypercalls, printed by name: ok_result(call(), -EINVAL, "..."). */
 #define ok_result(got, want, ...)                                                              \

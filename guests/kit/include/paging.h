@@ -63,9 +63,17 @@ typedef unsigned long pfn_t;
 #define TOP_ENTRIES 512
 #define L4_XEN_FIRST 256 /* L4 slots that belong to Xen: 256 to 271 */
 #define L4_XEN_LAST 271
+#define EMPTY_TABLES 4 /* a page of zeros can be a table of the levels 1 to this one */
+#define AWAY 0x400000000000UL       /* addresses with no tables yet, in an entry of the top-level */
+#define FURTHER_AWAY 0x600000000000UL /* table each */
+#define BAD_ADDRESS 0x800000000000UL  /* one that nobody can use: not canonical */
 #else
 #define TOP_LEVEL 3
 #define TOP_ENTRIES 4
+#define EMPTY_TABLES 2 /* an L3 table cannot do without its entry L3_XEN */
+#define AWAY 0x40000000UL
+#define FURTHER_AWAY 0x80000000UL
+#define BAD_ADDRESS 0xfff00000UL /* Xen's */
 #define L3_XEN 3         /* the L3 slot whose L2 table has Xen's part, from L2_XEN_FIRST on: */
 #define L2_XEN_FIRST 428 /* that table cannot belong to two L3 tables */
 #endif

@@ -4,9 +4,9 @@
  * The order in which a trap looks for somebody: a handler (set_handler) that returns true; the
  * innermost catch_fault() if the kernel was running; the end of user_run() if the user was; panic.
  *
- * Error codes are those that Xen hands to the guest. A 64-bit guest's modes both run in ring 3 of the
- * hardware, and Xen clears the U bit of a #PF that happened in kernel mode; a 32-bit kernel runs in
- * ring 1, where the hardware leaves it clear.
+ * Error codes are those that Xen hands to the guest. A 64-bit guest's modes both run in ring 3 of
+ * the hardware, and Xen clears the U bit of a #PF that happened in kernel mode; a 32-bit kernel runs
+ * in ring 1, where the hardware leaves it clear.
  */
 
 #ifndef COWBIRD_TRAPS_H
@@ -48,7 +48,7 @@
 #define FLAGS_TF 0x100
 
 /* 32 bits: the vector of the `int` that is user_syscall(), unless it has a handler of its own. */
-#define USER_SYSCALL 0x80
+#define USER_SYSCALL 0x81
 
 #ifndef __ASSEMBLER__
 

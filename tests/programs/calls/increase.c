@@ -1,4 +1,5 @@
 // cowbird: description = increase_reservation: frames without a PFN, with or without a list
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/common/memory.c (increase_reservation).
  */
@@ -40,7 +41,7 @@ int main(void)
     ok_value(pages() - before, 1, "it counts");
     ok_result(op(XENMEM_increase_reservation, extents, 0, 0), 0, "none");
     ok_result(op(XENMEM_increase_reservation, extents, 1, 60), 0, "an impossible order");
-    ok_result(op(XENMEM_increase_reservation, (xen_pfn_t *)0x0000800000000000, 1, 0), 0,
+    ok_result(op(XENMEM_increase_reservation, (xen_pfn_t *)BAD_ADDRESS, 1, 0), 0,
               "a bad list");
     ok_value(pages() - before, 1, "nothing was given for these");
     return 0;

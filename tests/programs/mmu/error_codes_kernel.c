@@ -1,4 +1,5 @@
 // cowbird: description = every #PF error code that a kernel can cause, and CR2
+// cowbird: environments = pv64, pv32, xen
 /*
  * The error code says why a walk failed: P the entry was there and its rights did not do, W a
  * write, I a fetch (with EFER.NXE). U is the guest's mode, not the hardware's: both of a 64-bit PV

@@ -1,4 +1,5 @@
 // cowbird: description = bit 62 of an L1 entry marks the mapping of a grant: only Xen may set it
+// cowbird: environments = pv64, pv32, xen
 // cowbird: difference = a release build of Xen, as Debian's is, does not mark grants at all
 /*
  * Otherwise a guest could pass an ordinary mapping off as that of a grant, or change one.
@@ -7,7 +8,7 @@
  */
 #include "cowbird.h"
 
-#define GRANT (1UL << 62)
+#define GRANT (UINT64_C(1) << 62)
 
 int main(void)
 {

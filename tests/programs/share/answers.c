@@ -1,4 +1,5 @@
 // cowbird: description = make_ro_and_share: entered, merged, again; the frame, the rights, the contents
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /* design.md section 4: 0 nobody had this content, 1 merged; 1 too for an entry that is shared already. */
 

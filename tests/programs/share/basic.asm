@@ -1,4 +1,5 @@
 ; cowbird: description = make_ro_and_share from assembly: enter, merge, fault, copy
+; cowbird: environments = pv64, pv32
 ; cowbird: oracle = no: needs make_ro_and_share
 ;
 ; The kernel library's page-fault handler copies a page that carries the COW mark (lib/cow.inc).
@@ -10,43 +11,51 @@
 main:
     ktap_plan 7
     call boot_page
-    mov  r12, rax
+    mov  [xip + first], xax
     call boot_page
-    mov  r13, rax
-    mov  dword ptr [r12 + 8], 0x1234
-    mov  dword ptr [r13 + 8], 0x1234
+    mov  [xip + second], xax
+    mov  dword ptr [xax + 8], 0x1234
+    mov  xax, [xip + first]
+    mov  dword ptr [xax + 8], 0x1234
 
-    mov  rdi, r12
+    mov  xdi, [xip + first]
     mov  esi, PTE_COW
     call share_page
-    ktap_result rax, "the first page is entered"
-    mov  rdi, r13
+    ktap_result xax, "the first page is entered"
+    mov  xdi, [xip + second]
     mov  esi, PTE_COW
     call share_page
-    dec  rax
-    ktap_result rax, "the second is merged"
-    mov  rdi, r12
+    dec  xax
+    ktap_result xax, "the second is merged"
+    mov  xdi, [xip + first]
     call mfn_at
-    mov  rbx, rax
-    mov  rdi, r13
+    mov  xbx, xax
+    mov  xdi, [xip + second]
     call mfn_at
-    sub  rbx, rax
-    ktap_result rbx, "they have one frame"
-    mov  rdi, r13
+    sub  xbx, xax
+    ktap_result xbx, "they have one frame"
+    mov  xdi, [xip + second]
     call pte_of
-    mov  ebx, [rax]
+    mov  ebx, [xax]
     and  ebx, PTE_RW | PTE_COW
     xor  ebx, PTE_COW
-    ktap_result rbx, "the entry is read-only and marked"
+    ktap_result xbx, "the entry is read-only and marked"
 
-    mov  dword ptr [r13 + 8], 0x5678    ; faults; the handler copies; runs again
-    mov  rbx, [rip + cow_copies]
-    dec  rbx
-    ktap_result rbx, "a write makes one copy"
-    mov  ebx, [r13 + 8]
+    mov  xax, [xip + second]
+    mov  dword ptr [xax + 8], 0x5678    ; faults; the handler copies; runs again
+    mov  xbx, [xip + cow_copies]
+    dec  xbx
+    ktap_result xbx, "a write makes one copy"
+    mov  xax, [xip + second]
+    mov  ebx, [xax + 8]
     sub  ebx, 0x5678
-    ktap_result rbx, "it is in the copy"
-    mov  ebx, [r12 + 8]
+    ktap_result xbx, "it is in the copy"
+    mov  xax, [xip + first]
+    mov  ebx, [xax + 8]
     sub  ebx, 0x1234
-    ktap_result rbx, "and not in the other page"
+    ktap_result xbx, "and not in the other page"
     ret
+
+.bss
+first:      .zero 8                     ; addresses of the two pages
+second:     .zero 8

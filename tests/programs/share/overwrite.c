@@ -1,4 +1,5 @@
 // cowbird: description = each call that can overwrite an entry drops the shared frame's count
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share
 /*
  * design.md section 4, "every way a reference goes away counts". Two pages share a frame; one is
@@ -34,7 +35,7 @@ static void by_multicall(char *page, mfn_t frame)
 {
     struct multicall_entry call = {
         .op = __HYPERVISOR_update_va_mapping,
-        .args = {(unsigned long)page, make_pte(frame, PTE_RW), UVMF_INVLPG},
+        .args = {(unsigned long)page, HYPERCALL_U64(make_pte(frame, PTE_RW)), UVMF_INVLPG},
     };
 
     HYPERVISOR_multicall(&call, 1);

@@ -1,4 +1,5 @@
 // cowbird: description = a domain crashes while it shares: the other goes on with the frames
+// cowbird: environments = pv64, pv32
 // cowbird: oracle = no: needs make_ro_and_share and two domains
 // cowbird: domains = first, second
 // cowbird: cmdline.first = first
@@ -29,7 +30,7 @@ static void second(void)
     tell();
     wait();
     console_flush();
-    __asm__ volatile("mov %0, %%rsp; ud2" : : "r"(0x5000UL));
+    __asm__ volatile("mov %0, " STACK_POINTER "; ud2" : : "r"(0x5000UL));
 }
 
 int main(void)

@@ -1,4 +1,5 @@
 // cowbird: description = many updates in one hypercall, one flush behind them
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen.h (mmu_update; multicall).
  */
@@ -18,10 +19,18 @@ static unsigned int writable(void)
     return count;
 }
 
+static struct multicall_entry update_of(char *page, pte_t rights, unsigned long flags)
+{
+    return (struct multicall_entry){
+        .op = __HYPERVISOR_update_va_mapping,
+        .result = 77,
+        .args = {(unsigned long)page, HYPERCALL_U64(make_pte(va_mfn(page), rights)), flags},
+    };
+}
+
 int main(void)
 {
-    struct multicall_entry calls[2] = {{.op = __HYPERVISOR_update_va_mapping},
-                                       {.op = __HYPERVISOR_update_va_mapping}};
+    struct multicall_entry calls[2];
     unsigned int done = 0;
 
     ktap_plan(9);
@@ -35,14 +44,11 @@ int main(void)
     ok_value(done, PAGES, "all done");
     flush_tlb();
     ok_value(writable(), 0, "none is writable");
-    for (unsigned int i = 0; i < 2; i++) {
-        calls[i].args[0] = (unsigned long)pages[i];
-        calls[i].args[1] = make_pte(va_mfn(pages[i]), PTE_RW);
-    }
+    for (unsigned int i = 0; i < 2; i++)
+        calls[i] = update_of(pages[i], PTE_RW, 0);
     ok_result(HYPERVISOR_multicall(calls, 2), 0, "two writable again, by multicall");
     ok_value(writable(), 2, "they are");
-    calls[0].args[1] = make_pte(va_mfn(pages[0]), PTE_RO);
-    calls[0].args[2] = UVMF_INVLPG | UVMF_ALL;
+    calls[0] = update_of(pages[0], PTE_RO, UVMF_INVLPG | UVMF_ALL);
     ok_result(HYPERVISOR_multicall(calls, 1), 0, "one read-only, with its flush");
     ok_value(calls[0].result, 0, "its own result");
     ok_value(writable(), 1, "one is writable");

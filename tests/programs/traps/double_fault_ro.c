@@ -1,4 +1,5 @@
 // cowbird: description = a fault on a stack that is mapped read-only ends the domain
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 
 #include "cowbird.h"
@@ -11,6 +12,6 @@ int main(void)
     if (pte_protect(page, PTE_RO))
         bail("the page cannot be made read-only");
     console_flush();
-    __asm__ volatile("mov %0, %%rsp; ud2" : : "r"(page + PAGE_SIZE));
+    __asm__ volatile("mov %0, " STACK_POINTER "; ud2" : : "r"(page + PAGE_SIZE));
     return 0;
 }

@@ -1,4 +1,5 @@
 // cowbird: description = a bounce frame whose lower half would lie on an absent page ends the domain
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 
 #include "cowbird.h"
@@ -11,6 +12,6 @@ int main(void)
     if (upper != lower + PAGE_SIZE || pte_set(lower, 0))
         bail("no two pages in a row");
     console_flush();
-    __asm__ volatile("mov %0, %%rsp; ud2" : : "r"(upper + 16));
+    __asm__ volatile("mov %0, " STACK_POINTER "; ud2" : : "r"(upper + 16));
     return 0;
 }

@@ -1,4 +1,5 @@
 // cowbird: description = a stack in Xen's own address range ends the domain, and writes nothing there
+// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 /*
  * The frame is written with Xen's rights: were the range not checked, a guest could have Xen
@@ -11,6 +12,6 @@ int main(void)
 {
     ktap_plan(1);
     console_flush();
-    __asm__ volatile("mov %0, %%rsp; ud2" : : "r"(MACH2PHYS_VIRT_START + 0x800));
+    __asm__ volatile("mov %0, " STACK_POINTER "; ud2" : : "r"(MACH2PHYS_VIRT_START + 0x800));
     return 0;
 }

@@ -1,4 +1,5 @@
 // cowbird: description = events inside the event handler, inside exceptions, and out of user mode
+// cowbird: environments = pv64, pv32, xen
 /*
  * The upcall masks events; a handler that unmasks them is entered again on the next way out of the
  * hypervisor. An exception whose entry masks events defers them to its iret.

@@ -10,7 +10,7 @@
 #include "cowbird.h"
 
 static unsigned int seen;
-static uint64_t seen_rip = VIRT_BASE + 2;
+static unsigned long seen_rip = VIRT_BASE + 2;
 
 static bool count(struct regs *regs)
 {

@@ -1,5 +1,4 @@
 // cowbird: description = iret to user mode without a user's page table ends the domain
-// cowbird: environments = pv64, pv32, xen
 // cowbird: expected = CRASH
 /* Xen: do_iret, toggle_guest_pt. */
 

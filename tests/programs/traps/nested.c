@@ -1,4 +1,5 @@
 // cowbird: description = faults inside handlers: #PF in the #PF handler, three deep, all returned from
+// cowbird: environments = pv64, pv32, xen
 /*
  * Each fault in kernel mode builds its frame on the stack where it stands, so handlers nest as far
  * as the stack goes. CR2 in shared_info is that of the last fault, so a handler reads it first.
@@ -7,7 +8,7 @@
 #include "cowbird.h"
 
 static unsigned int depth, deepest, calls;
-static uint64_t cr2[4], cr2_after;
+static unsigned long cr2[4], cr2_after;
 
 /* Touches an absent page again until three are open, then skips each access. */
 static bool on_fault(struct regs *regs)
@@ -30,14 +31,14 @@ static bool on_fault(struct regs *regs)
 
 static bool on_ud(struct regs *regs)
 {
-    regs->rax = (uint64_t)probe_read((void *)0x7000);
+    regs->rax = (unsigned long)probe_read((void *)0x7000);
     regs->rip += 2;
     return true;
 }
 
 int main(void)
 {
-    uint64_t rax = 0;
+    unsigned long rax = 0;
 
     ktap_plan(9);
     set_handler(TRAP_PF, on_fault);

@@ -1,17 +1,18 @@
 // cowbird: description = pushf and popf of a PV kernel: IF and IOPL cannot be changed, and read as the hardware's
+// cowbird: environments = pv64, pv32, xen
 /*
- * At CPL 3 with IOPL 0, POPF leaves IF and IOPL as they are (SDM volume 2, POPF). The virtual
+ * At CPL 3, or 1, with IOPL 0, POPF leaves IF and IOPL as they are (SDM volume 2, POPF). The virtual
  * interrupt flag is evtchn_upcall_mask alone.
  */
 
 #include "frame.h"
 
-static uint64_t through_popf(uint64_t flags)
+static unsigned long through_popf(unsigned long flags)
 {
-    uint64_t result;
+    unsigned long result;
 
-    __asm__ volatile("push %1; popfq; pushfq; pop %0" : "=r"(result) : "r"(flags) : "cc", "memory");
-    __asm__ volatile("push $2; popfq" : : : "cc");
+    __asm__ volatile("push %1; popf; pushf; pop %0" : "=r"(result) : "r"(flags) : "cc", "memory");
+    __asm__ volatile("push $2; popf" : : : "cc");
     return result;
 }
 

@@ -1,4 +1,5 @@
 // cowbird: description = cli, sti, hlt, in, out from kernel and user, with each virtual IOPL
+// cowbird: environments = pv64, pv32, xen
 /*
  * CLI, STI, IN and OUT are allowed by the virtual IOPL (physdev_op set_iopl): the kernel needs 1,
  * the user 3; CLI and STI then do nothing, since a PV kernel has the event mask for that. HLT is

@@ -1,4 +1,5 @@
 // cowbird: description = the timer: set_timer_op, the past, block until it fires, periodic and one-shot
+// cowbird: environments = pv64, pv32, xen
 /*
  * VIRQ_TIMER comes at an absolute system time in ns; 0 disarms. Times in the past fire at once
  * (Xen: do_set_timer_op). SCHEDOP_block unmasks events as it sleeps. A virq has one port per vCPU.

@@ -1,4 +1,5 @@
 // cowbird: description = set_trap_table: several entries, bad ones, clearing all
+// cowbird: environments = pv64, pv32, xen
 /* Entries before a bad one stay (Xen: do_set_trap_table); a null pointer clears the whole table. */
 
 #include "frame.h"
@@ -36,21 +37,28 @@ int main(void)
 {
     struct trap_info table[3] = {
         {.vector = TRAP_BP, .flags = 7, .cs = FLAT_KERNEL_CS, .address = (unsigned long)raw_entry},
-        {.vector = TRAP_UD, .flags = 4, .cs = FLAT_KERNEL_CS, .address = 0x800000000000},
+        {.vector = TRAP_UD, .flags = 4, .cs = FLAT_KERNEL_CS, .address = BAD_ADDRESS},
     };
     long value = 0;
 
-    ktap_plan(10);
+    ktap_plan(TOP_LEVEL == 4 ? 10 : 8);
     ok_result(HYPERVISOR_set_trap_table((void *)0x5000), -EFAULT, "a table that is not there");
-    ok_result(HYPERVISOR_set_trap_table(table), -EINVAL, "a handler at a non-canonical address");
+    /* Of a 32-bit address nothing is checked: whoever gets there faults. */
+    if (TOP_LEVEL == 3)
+        table[1].address = 0;
+    ok_result(HYPERVISOR_set_trap_table(table), TOP_LEVEL == 4 ? -EINVAL : 0,
+              "a handler at a non-canonical address");
     raw_run(int3, NULL);
     ok_value(raw.count, 1, "the entry before it is in force");
-    ok_value(raw.word[2] - (uint64_t)int3 < 16, 1, "with its frame");
-    table[0] = (struct trap_info){.vector = TRAP_UD, .cs = 0, .address = (unsigned long)raw_entry};
-    table[1].address = 0;
-    ok_result(HYPERVISOR_set_trap_table(table), 0, "a null code selector");
-    raw_run(ud2, NULL);
-    ok_value(raw.count, 2, "is taken for the kernel's");
+    ok_value(raw.word[FRAME_RIP] - (unsigned long)int3 < 16, 1, "with its frame");
+    if (TOP_LEVEL == 4) { /* for a 32-bit kernel that would be the end: the selector is used */
+        table[0] =
+            (struct trap_info){.vector = TRAP_UD, .cs = 0, .address = (unsigned long)raw_entry};
+        table[1].address = 0;
+        ok_result(HYPERVISOR_set_trap_table(table), 0, "a null code selector");
+        raw_run(ud2, NULL);
+        ok_value(raw.count, 2, "is taken for the kernel's");
+    }
 
     set_handler(0x80, skip_int);
     set_trap_dpl(0x80, 0);
