@@ -226,6 +226,22 @@ class Recorder:
         record.id, record.name, record.group = domain.id, domain.name, domain.group
         self._domains[domain.id] = (domain, record)
 
+    def rebase(self) -> None:
+        """The machine was put back to an earlier moment, and goes on differently from there.
+
+        The peak is lost if it lay in what did not happen.
+        """
+        self._histogram = Counter(self._hv.sharing.histogram())
+        if self._at_best or (self._peak and self._peak.position > self._hv.machine.position):
+            self._peak = None
+            self._best = self._hv.sharing.saved
+            self._at_best = True
+        for number, (_, record) in list(self._domains.items()):
+            domain = self._hv.domains.get(number)
+            if domain is not None:
+                self._domains[number] = (domain, record)
+                record.exit = domain.exit
+
     def records(self) -> list[DomainRecord]:
         """All domains in order of creation, brought up to date."""
         for domain, record in self._domains.values():

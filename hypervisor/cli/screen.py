@@ -20,6 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from hypervisor.console import Console as GuestConsole
 from hypervisor.results import DomainRecord
 
 PIPE_WIDTH: Final = 200
@@ -57,9 +58,23 @@ class Verdicts:
     ) -> None:
         self._record = record
         self._show = show
+        self.console: GuestConsole | None = None
+        """Where the lines come from."""
+
+    def recount(self) -> None:
+        """Count the console's lines anew: some were taken back."""
+        record = self._record
+        record.planned = record.ok_lines = record.not_ok_lines = 0
+        for line in self.console.lines if self.console is not None else ():
+            self._count(line)
 
     def __call__(self, line: str) -> None:
         """One line without its newline, control characters spelled out already."""
+        self._count(line)
+        if self._show is not None:
+            self._show(self._record, line)
+
+    def _count(self, line: str) -> None:
         words = line.split(None, 2)
         if words[:2] == ["not", "ok"]:
             self._record.not_ok_lines += 1
@@ -67,8 +82,6 @@ class Verdicts:
             self._record.ok_lines += 1
         elif len(words) == 1 and (plan := _PLAN.fullmatch(line)) is not None:
             self._record.planned += int(plan[1])
-        if self._show is not None:
-            self._show(self._record, line)
 
 
 class Screen:

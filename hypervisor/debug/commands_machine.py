@@ -121,11 +121,13 @@ def _typed(text: str) -> bytes:
 
     def replaced(match: re.Match[bytes]) -> bytes:
         body = match[1].decode("latin-1")
-        if body.startswith("x"):
+        if body.startswith("x") and len(body) == 3:
             return bytes([int(body[1:], 16)])
         return known.get(body, match[0])
 
-    data = re.sub(rb"\\(x[0-9a-fA-F]{2}|.)", replaced, text.encode(), flags=re.DOTALL)
+    data = re.sub(
+        rb"\\(x[0-9a-fA-F]{2}|.)", replaced, text.encode(errors="replace"), flags=re.DOTALL
+    )
     return data + b"\n" if ends else data
 
 

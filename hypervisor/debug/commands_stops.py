@@ -304,6 +304,13 @@ def _chosen(context: Context, text: str) -> list[AnyStop]:
     return found or list(stops.values())
 
 
+def _one(context: Context, word: str) -> AnyStop:
+    """The stop of that number."""
+    if not word.isdigit():
+        raise DebugError(f"{word or 'nothing'}: a number (see 'info breakpoints')")
+    return _chosen(context, word)[0]
+
+
 @command("delete", "[N...]", aliases=("d", "del"), group="running")
 def delete(context: Context, arguments: str) -> str:
     """Delete breakpoints, watchpoints and catches by number, or all."""
@@ -337,7 +344,7 @@ def condition(context: Context, arguments: str) -> str:
     word, _, text = arguments.partition(" ")
     if not word:
         raise DebugError("condition of which number?")
-    item = _chosen(context, word)[0]
+    item = _one(context, word)
     before = item.condition
     item.condition = text.strip() if isinstance(item, Catch) else condition_of(context, text)
     item.condition = item.condition or None
@@ -356,7 +363,7 @@ def ignore(context: Context, arguments: str) -> str:
     word, _, count = arguments.partition(" ")
     if not word:
         raise DebugError("ignore which number?")
-    item = _chosen(context, word)[0]
+    item = _one(context, word)
     item.ignore = context.value(count)
     return f"{item.number} is passed over the next {item.ignore:,} times"
 

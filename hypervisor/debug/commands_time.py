@@ -10,6 +10,7 @@ from hypervisor.debug.commands_running import by_line_back, repeated, times
 from hypervisor.debug.commands_stops import entry_address
 from hypervisor.debug.model import DebugError
 from hypervisor.debug.stop_text import reached
+from hypervisor.debug.stopset import MAX_WATCHED
 
 
 def position_of(context: Context, text: str) -> int:
@@ -135,6 +136,8 @@ def last_write(context: Context, arguments: str) -> str:
     text, comma, length = arguments.partition(",")
     address, size = typed_place(context, text)
     size = context.value(length) if comma else size or context.word
+    if not 1 <= size <= MAX_WATCHED:
+        raise DebugError(f"{size} bytes: between 1 and {MAX_WATCHED:,}")
     return reached(context, context.debugger.last_write(context.domain.id, address, size))
 
 

@@ -6,6 +6,7 @@ from hypervisor.debug.commands_data import displays_text
 from hypervisor.debug.model import Breakpoint, Catch, Stop, StopReason, Watchpoint
 from hypervisor.debug.views_cpu import names_of, next_instruction
 from hypervisor.debug.views_machine import event_text
+from hypervisor.domain import State
 
 if TYPE_CHECKING:
     from hypervisor.debug.commands import Context
@@ -63,6 +64,12 @@ def stop_lines(context: "Context", stop: Stop) -> list[str]:
     elif stop.reason is StopReason.CRASHED:
         head = f"{who} crashed, position {stop.position:,}"
     lines = [head]
+    if stop.reason is StopReason.FINISHED:
+        waiting = [d.label for d in hv.domains.values() if d.state is State.BLOCKED]
+        if waiting:
+            lines.append(
+                f"  {', '.join(waiting)} waiting for events; 'console send' types something"
+            )
     if stop.event is not None:
         lines.append("  " + event_text(stop.event, hv.domains).strip())
     if stop.address is not None:

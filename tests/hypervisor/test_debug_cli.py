@@ -306,3 +306,14 @@ def test_the_readmes_example() -> None:
     for line in shown:
         if not line.startswith(("(cowbird", "...")):
             assert plain(line) in printed, line  # a test of `in` takes what it looks at
+
+
+def test_the_result_is_that_of_the_last_future(tmp_path: Path) -> None:
+    results = []
+    for commands in (["c", "c"], ["c", "c", "goto 5000", "set $r15 = $r15", "c", "c"]):
+        result = tmp_path / "result.json"
+        arguments = [word for line in commands for word in ("-c", line)]
+        run = debug("share", "--cmdline", "patterns=8", "--json", str(result), *arguments)
+        assert run.returncode == 0
+        results.append(result.read_text())
+    assert results[0] == results[1]

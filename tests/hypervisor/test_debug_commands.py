@@ -363,3 +363,47 @@ def test_quit(share: Shell) -> None:
     with pytest.raises(Quit) as end:
         share("quit 3")
     assert end.value.code == 3
+
+
+# --- stops that never come, and those that narrow -------------------------------------------
+
+
+def test_a_breakpoint_where_nothing_is(share: Shell) -> None:
+    assert share("break *0x123456").endswith("where nothing is mapped now")
+    assert share("break *0x8000000000000000").endswith("where nothing is mapped now")
+    assert "ended" in share("continue")
+
+
+def test_catches_by_address_result_and_counter(share: Shell) -> None:
+    share("tcatch hypercall make_ro_and_share arg1=0x200 result=1", "continue")
+    assert "result=1" in share("events 1 hypercall")
+    share("tcatch fault PF avl=1 if error & 2", "continue")
+    page = share.value("$cr2")
+    share(f"tcatch fault PF address={page + 0x4000:#x}", "continue")  # every fourth is written
+    assert share.value("$cr2") >> 12 == (page >> 12) + 4
+    position = share.debugger.position
+    share("goto 0", "tcatch counter merged value=2", "continue")
+    assert share.debugger.position < position
+    assert re.search(r"^merged +2$", share("counters machine merged"), re.MULTILINE)
+
+
+def test_nothing_that_is_typed_is_a_bug() -> None:
+    """Every command with odd arguments: an answer or one line, never anything else."""
+    shell = Shell("hello")
+    odd = ("", "0", "-1", "99999999999999999999", "$rip", "nowhere", "x y z", "= =", "/", "/x",
+           "/99i 0", "m:0", "p:-1", "m:0xffffffffffff", "*", "if", "1 if", "domain", "a domain 9",
+           "\x00", "é", "'", "(" * 300, "0x8000000000000000", "-5 7", ",", "0,0", "main,-1",
+           "all", "on", "off", "send", "send \\x", "1-", "1-9999999", "file:1", ":1")  # fmt: skip
+    for name in COMMANDS:
+        if name in ("continue", "finish", "quit", "run", "save", "reverse-continue", "source"):
+            continue
+        for text in odd:
+            if name in ("stepi", "nexti", "step", "next") and text == "$rip":
+                continue
+            try:
+                answer = shell(f"{name} {text}" if not text.startswith("/") else f"{name}{text}")
+            except DebugError as error:
+                assert str(error)
+                assert "\n" not in str(error)
+            else:
+                assert isinstance(answer, str)
