@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 FAILED: Final = 1
 AUDIT: Final = 5
 _DEFAULT_OUT: Final = "cowbird-compare"
-_LEAST_MEMORY: Final = 256 << 20
+_LEAST_MEMORY: Final = 2 << 30
+"""The engine alone asks for more than half of that."""
 _MOST_TOLD: Final = 10
 
 _EPILOG: Final = """\b
@@ -103,7 +104,7 @@ def _numbers(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
     "--worker-memory",
     type=Size(_LEAST_MEMORY, 1 << 40),
     metavar="SIZE",
-    help="Address space that such a process may have.",
+    help="Address space that such a process may have, 2G at least.",
 )
 @click.option(
     "--scheduler",
@@ -208,7 +209,7 @@ def _show(experiment: "Experiment") -> None:
     from hypervisor.cli.screen import make_console
     from hypervisor.compare.experiment import LEAK
     from hypervisor.compare.leak import lines_of
-    from hypervisor.compare.summary import means
+    from hypervisor.compare.summary import means, winners
     from hypervisor.compare.tables import plain_table, tables, target_lines, winners_lines
 
     console = make_console(sys.stdout)
@@ -218,7 +219,7 @@ def _show(experiment: "Experiment") -> None:
     reached = experiment.targets()
     if reached:
         shown.append(plain_table("where pages stop changing", target_lines(reached)))
-    if rows:
+    if winners(rows):
         shown.append(plain_table("who wins", winners_lines(rows), 4))
     if experiment.findings:
         shown.append(plain_table(LEAK, lines_of(experiment.findings, brief=True)))

@@ -14,7 +14,7 @@ from hypervisor.compare.cell import Cell, run_cell
 from hypervisor.compare.errors import CompareError
 from hypervisor.compare.run import LOST, Result, Work, run_local, run_on
 from hypervisor.compare.store import Store
-from hypervisor.compare.summary import Row, Target, means, rows_of, sharable, targets
+from hypervisor.compare.summary import Row, Target, means, rows_of, sharable, targets, winners
 from hypervisor.compare.tables import (
     as_text,
     plain_table,
@@ -136,7 +136,7 @@ class Experiment:
             shown.append(plain_table("what there is to share", there))
         if reached:
             shown.append(plain_table("where pages stop changing", target_lines(reached)))
-        if joined:
+        if winners(joined):
             shown.append(plain_table("who wins", winners_lines(joined), 4))
         if self.findings:
             shown.append(plain_table(LEAK, leak.lines_of(self.findings, brief=True)))

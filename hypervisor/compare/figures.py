@@ -56,6 +56,12 @@ def _svg(pyplot: Any, figure: Any) -> str:
     return out.getvalue()
 
 
+def _legend(axes: Any, **where: Any) -> None:
+    """A legend, if there is anything to explain."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, **where)
+
+
 def _most_domains(rows: Sequence[Row]) -> int:
     return max((row.place["domains"] for row in rows), default=0)
 
@@ -90,7 +96,7 @@ def achieved(rows: Sequence[Row]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"saved / possible, % over time ({domains} domains)")
-    axes.legend(frameon=False, ncols=len(systems), loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    _legend(axes, ncols=len(systems), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _svg(pyplot, figure)
 
 
@@ -125,7 +131,7 @@ def over_time(results: Sequence[Result], workload: str) -> str:
     axes.set_xlabel("virtual time, ms")
     axes.set_ylabel("frames saved")
     axes.set_title(f"{workload}, {domains} domains", loc="left", fontsize=9)
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend(axes, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(pyplot, figure)
 
 
@@ -155,5 +161,5 @@ def cost_and_savings(rows: Sequence[Row]) -> str:
     axes.set_xlabel(f"estimated cycles beyond none ({domains} domains, one point per workload)")
     axes.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
     axes.set_ylabel("frames gained, mean over time")
-    axes.legend(frameon=False, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _legend(axes, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _svg(pyplot, figure)

@@ -6,7 +6,7 @@ from typing import Final
 
 from hypervisor.compare import leak
 from hypervisor.compare.cost import EVENTS, L4_SWITCH, XEN_SWITCH
-from hypervisor.compare.summary import COLUMNS, Result, Row, Target
+from hypervisor.compare.summary import COLUMNS, Result, Row, Target, winners
 from hypervisor.compare.systems import SYSTEMS
 from hypervisor.compare.tables import body, grouped, target_lines, winners_lines
 from hypervisor.compare.workloads import WORKLOADS
@@ -74,7 +74,7 @@ def page(
     parts = [_summary(results)]
     if targets:
         parts.append("<h2>Where pages stop changing</h2>\n" + _table(target_lines(targets)))
-    if rows:
+    if winners(rows):
         parts.append("<h2>Who wins</h2>\n" + _table(winners_lines(rows), words=True))
         parts.append(_differences(rows))
     if len(there) > 1:

@@ -88,7 +88,8 @@ def row_of(result: Result) -> Row:
     """The row of one cell's result."""
     cell = result["cell"]
     place = {key: cell[key] for key in ("system", "workload", "domains", "seed")}
-    place["pages"] = result.get("pages", cell["pages"])
+    usual = WORKLOADS[cell["workload"]].pages
+    place["pages"] = usual if cell["pages"] is None else cell["pages"]
     place |= {key: cell[key] for key in SETTINGS}
     if "counts" not in result:
         return Row(place, result["outcome"], result["reason"], {})

@@ -138,6 +138,17 @@ def test_folders_that_hold_something_else_are_refused(tmp_path: Path) -> None:
         Store(tmp_path / "x", cells, resume=True)
 
 
+def test_lost_cells_are_in_every_table_and_break_none(tmp_path: Path) -> None:
+    cells = make_grid(SMALL).cells()
+    experiment = Experiment(cells, Store(tmp_path / "x", cells, resume=False))
+    experiment.run(How(2, work=raises), lambda result: None)
+    experiment.write()
+    assert len(experiment.bad) == 4
+    assert "share (lost)" in (tmp_path / "x" / "tables.txt").read_text()
+    assert "a bug of cowbird" in (tmp_path / "x" / "report.html").read_text()
+    assert (tmp_path / "x" / "cells.csv").read_text().count(",lost,") == 4
+
+
 # -- the command --------------------------------------------------------------------------------
 
 
