@@ -8,7 +8,7 @@ into its file cannot be taken back, and so is refused.
 from collections.abc import Mapping
 
 from hypervisor.debug.model import DebugError
-from hypervisor.disk import BLOCK, SECTOR, DiskError, DiskImage, Mode
+from hypervisor.disk import BLOCK, SECTOR, CopyBudget, DiskError, DiskImage, Mode
 
 
 class Blocks:
@@ -46,6 +46,8 @@ class RecordedDisk(DiskImage):
         self.sectors = sectors
         self.identity = identity
         self._written = {}
+        self._unflushed = False
+        self.budget = CopyBudget()  # until it is attached
         self._file = -1
         self.blocks = blocks
 
@@ -61,10 +63,14 @@ class RecordedDisk(DiskImage):
                 f"disk {image.path}: what a guest writes to it with :rw could not be taken back; "
                 "debug it without :rw"
             )
-        return cls(Blocks(image), image.path, image.mode, image.sectors, image.identity)
+        disk = cls(Blocks(image), image.path, image.mode, image.sectors, image.identity)
+        disk.budget = image.budget
+        return disk
 
     def close(self) -> None:
-        """Nothing: it may be read again."""
+        """What was written is forgotten; the file stays open, since it may be read again."""
+        self.budget.kept -= self.kept
+        self._written.clear()
 
     def _from_file(self, at: int, length: int) -> bytes:
         first, last = at // BLOCK, (at + length - 1) // BLOCK

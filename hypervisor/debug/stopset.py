@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from emu import Trap
-from emu.cpu import REGISTER_NAMES
 from emu.units import PAGE_MASK, PAGE_SHIFT, PAGE_SIZE
 from hypervisor.debug.catches import COMPARED, Comparisons, check, fault_details, kinds_of, matches
 from hypervisor.debug.conditions import Condition
@@ -35,6 +34,7 @@ from hypervisor.debug.model import (
     WatchKind,
     Watchpoint,
 )
+from hypervisor.debug.names import CpuNames
 from hypervisor.debug.state import DomainState
 from hypervisor.domain import Domain
 from hypervisor.hypervisor import Hypervisor
@@ -298,7 +298,7 @@ class StopSet:
                 stops |= self._report(hit)
         return stops
 
-    def cpu_names(self, domain: Domain) -> "CpuNames":
+    def cpu_names(self, domain: Domain) -> CpuNames:
         """Names for a condition of the domain that is in the CPU."""
         return CpuNames(self._hv, self._state, domain)
 
@@ -360,7 +360,7 @@ class StopSet:
         new = old
         if value is not None:
             raw = bytearray(old)
-            base = offset - armed.pieces[0][2]
+            base = sum(size_ for _, size_, first in armed.pieces if first < offset)
             written = value.to_bytes(8, "little")[:size].ljust(size, b"\0")
             for i in range(size):
                 if at <= address + i < at + length:
@@ -405,9 +405,7 @@ class StopSet:
             elif value != old:
                 armed.value = value
                 if watch.kind != "read":
-                    first = next(i for i, pair in enumerate(zip(old, value, strict=True))
-                                 if pair[0] != pair[1])  # fmt: skip
-                    where = watch.va + armed.pieces[0][2] + first
+                    where = watch.va + _first_difference(armed, old, value)
                     self._hit_watch(watch, where, old, value, self._machine.position)
         if moved:
             self._arm_frames()
@@ -449,51 +447,11 @@ def _as_number(data: bytes) -> int | bytes:
     return int.from_bytes(data, "little") if len(data) <= 8 else data
 
 
-class CpuNames(Mapping[str, Any]):
-    """Registers of the running domain by name, ``position``, ``domain``, and ``u8``..``u64``.
-
-    ``u32(va)`` and the like read the domain's memory; what is not mapped has no value.
-    """
-
-    _SIZES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
-
-    def __init__(self, hv: Hypervisor, state: DomainState, domain: Domain) -> None:
-        self._hv = hv
-        self._state = state
-        self._domain = domain
-        self.more: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        cpu = self._hv.machine.cpu
-        if name in self.more:
-            return self.more[name]
-        if name in REGISTER_NAMES or name in ("rip", "rflags"):
-            return cpu.register(name)
-        if name == "position":
-            return self._hv.machine.position
-        if name == "domain":
-            return self._domain.id
-        if name in ("cr2", "cr3"):
-            return int(getattr(cpu, name))
-        if name in self._SIZES:
-            return lambda va: self._number(va, self._SIZES[name])
-        raise KeyError(name)
-
-    def _number(self, va: int, size: int) -> int:
-        data = self._state.read(self._domain.id, va, size)
-        if len(data) < size:
-            raise DebugError(f"nothing is mapped at {va:#x}")
-        return int.from_bytes(data, "little")
-
-    def __iter__(self) -> Any:
-        return iter((*self.more, *REGISTER_NAMES, "rip", "rflags", "position", "domain"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __contains__(self, name: object) -> bool:
-        try:
-            self[str(name)]
-        except KeyError:
-            return False
-        return True
+def _first_difference(armed: _Armed, old: bytes, new: bytes) -> int:
+    """Where in the watched range the first byte lies that differs."""
+    at = next(i for i, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+    for _, length, offset in armed.pieces:
+        if at < length:
+            return offset + at
+        at -= length
+    return 0

@@ -1,11 +1,22 @@
 """Machines with bundled guests, for tests of the debugger: the same again and again."""
 
-from functools import cache
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from functools import cache, partial
+from random import Random
+from struct import Struct
+from types import FunctionType, MethodType
+from typing import Any
+
+from xxhash import xxh3_128_hexdigest
 
 from guests import library
 from hypervisor.builder import build_domain
 from hypervisor.console import Console
 from hypervisor.debug.debugger import Debugger
+from hypervisor.debug.disks import Blocks
+from hypervisor.debug.graph import Registry
 from hypervisor.debug.model import Stop, StopReason
 from hypervisor.debug.snapshot import fingerprint
 from hypervisor.hypervisor import Hypervisor
@@ -56,17 +67,19 @@ def finish(dbg: Debugger) -> list[Stop]:
     return stops
 
 
-def run_in_parts(hv: Hypervisor, positions: list[int]) -> dict[int, str]:
-    """Run to each of these positions, ascending, and to the end (key -1): fingerprints there."""
+def run_in_parts(
+    hv: Hypervisor, positions: list[int], mark: Callable[[Hypervisor], str] = fingerprint
+) -> dict[int, str]:
+    """Run to each of these positions, ascending, and to the end (key -1): their marks."""
     hv.scheduler.settle()
     found = {}
     for position in positions:
         if position > hv.machine.position:
             hv.run(position - hv.machine.position)
-        found[position] = fingerprint(hv)
+        found[position] = mark(hv)
     while not hv.run():
         pass
-    found[-1] = fingerprint(hv)
+    found[-1] = mark(hv)
     return found
 
 
@@ -74,3 +87,65 @@ def symbol(dbg: Debugger, domain: int, name: str) -> int:
     address = dbg.hv.domains[domain].symbols.address(name)
     assert address is not None, name
     return int(address)
+
+
+def everything(hv: Hypervisor) -> str:
+    """``fingerprint`` and ``knowledge`` as one."""
+    return fingerprint(hv) + xxh3_128_hexdigest(knowledge(hv).encode())
+
+
+def knowledge(hv: Hypervisor) -> str:
+    """Everything that the hypervisor's objects hold, in an order that does not depend on them.
+
+    Two machines at the same moment of the same run have the same, whatever was restored meanwhile.
+    """
+    registry = Registry(hv)
+    seen: dict[int, int] = {}
+
+    def walk(thing: Any) -> Any:
+        kind = type(thing)
+        if kind is bytes and len(thing) == len(hv.idle_state):
+            return "cpu"  # it has an address of the host's in it; fingerprints compare registers
+        if kind in (int, str, bytes, bool, float, type(None)):
+            return thing
+        if isinstance(thing, Enum | type):
+            return str(thing)
+        if kind is bytearray:
+            return bytes(thing)
+        if isinstance(thing, Blocks):
+            return "blocks"  # what was read from a file so far
+        if isinstance(thing, tuple):
+            return [kind.__name__, *map(walk, thing)]
+        if id(thing) in seen:
+            return ("again", seen[id(thing)])
+        if isinstance(thing, memoryview):
+            return ("view", registry.offset_of(thing), thing.nbytes, thing.format)
+        if isinstance(thing, MethodType):
+            return ("method", thing.__name__, walk(thing.__self__))
+        if isinstance(thing, FunctionType):
+            return ("function", thing.__qualname__)
+        if isinstance(thing, partial):
+            return ("partial", walk(thing.func), [walk(part) for part in thing.args])
+        if isinstance(thing, Struct):
+            return ("struct", thing.format)
+        seen[id(thing)] = len(seen)
+        if isinstance(thing, Random):
+            return ("random", thing.getstate())
+        if isinstance(thing, dict):
+            return [kind.__name__, *((walk(k), walk(v)) for k, v in thing.items())]
+        if isinstance(thing, set | frozenset):
+            return [kind.__name__, *sorted(map(repr, map(walk, thing)))]
+        if isinstance(thing, list | deque):
+            return [kind.__name__, *map(walk, thing)]
+        number = registry.number(thing)
+        if number is not None and number not in registry.roots:
+            return ("fixed", kind.__name__)
+        names = sorted(vars(thing)) if hasattr(thing, "__dict__") else sorted(kind.__slots__)
+        held = [
+            (name, walk(getattr(thing, name)))
+            for name in names
+            if number is None or registry.is_state(thing, name, getattr(thing, name))
+        ]
+        return [kind.__name__, *held]
+
+    return repr(walk(hv))

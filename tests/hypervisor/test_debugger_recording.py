@@ -16,7 +16,7 @@ from hypervisor.disk import BLOCK, DiskImage, Mode
 from hypervisor.hypervisor import Hypervisor
 from hypervisor.image import parse_image
 from hypervisor.settings import Settings
-from tests.hypervisor.debug_lab import debugger, finish, machine
+from tests.hypervisor.debug_lab import debugger, everything, finish, machine
 from tests.needs import need
 
 GRUB = "/usr/lib/grub-xen/grub-x86_64-xen.bin"
@@ -164,21 +164,21 @@ def test_what_is_typed_and_read_comes_again(tmp_path: Path) -> None:
         dbg.feed(1, line.encode() + b"\r")
         dbg.cont(limit=200_000)
         until_prompt()
-        marks.append((dbg.position, fingerprint(dbg.hv), console.text()))
+        marks.append((dbg.position, everything(dbg.hv), console.text()))
         dbg.cont(limit=777)  # standing at a position is behind what is typed there
     assert "hello" in console.lines
     path = tmp_path / "grub.rec"
     dbg.save(str(path))
     for position, mark, text in (marks[1], marks[0], marks[2]):
         dbg.goto(position)
-        assert fingerprint(dbg.hv) == mark
+        assert everything(dbg.hv) == mark
         assert console.text() == text
     disk.unlink()
     again = Debugger.open(str(path))
     for position, mark, text in marks:
         again.goto(position)
         assert again.hv.domains[1].console.text() == text
-        assert fingerprint(again.hv) == mark
+        assert everything(again.hv) == mark
 
 
 def test_a_disk_that_is_written_to_cannot_be_debugged(tmp_path: Path) -> None:
