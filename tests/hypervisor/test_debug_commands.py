@@ -400,10 +400,9 @@ def test_nothing_that_is_typed_is_a_bug() -> None:
         for text in odd:
             if name in ("stepi", "nexti", "step", "next") and text == "$rip":
                 continue
+            said = ""
             try:
-                answer = shell(f"{name} {text}" if not text.startswith("/") else f"{name}{text}")
+                shell(f"{name} {text}" if not text.startswith("/") else f"{name}{text}")
             except DebugError as error:
-                assert str(error)
-                assert "\n" not in str(error)
-            else:
-                assert isinstance(answer, str)
+                said = str(error)
+            assert "\n" not in said
