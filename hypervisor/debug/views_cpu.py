@@ -213,17 +213,16 @@ def _frames(space: Space, registers: Registers) -> Iterator[tuple[int, str]]:
         int.from_bytes(stack[i : i + size], "little") for i in range(0, len(stack) - size + 1, size)
     ]
     for i, word in enumerate(words):
-        if not space.symbol(word):
-            continue
         following = words[i + 1 : i + 3]
         if (
             len(following) == 2
             and following[0] & 0xFFFF in _CODE_SELECTORS
             and following[1] & _FIXED_FLAG
             and following[1] >> 22 == 0
+            and space.read(word, 1)
         ):
             yield word, "interrupted here"
-        elif _follows_call(space, registers.bits, word):
+        elif space.symbol(word) and _follows_call(space, registers.bits, word):
             yield word, ""
 
 

@@ -406,3 +406,17 @@ def test_nothing_that_is_typed_is_a_bug() -> None:
             except DebugError as error:
                 said = str(error)
             assert "\n" not in said
+
+
+def test_a_fault_of_user_mode() -> None:
+    shell = Shell("fork", machine=64 << 20)
+    shell("tcatch cow", "continue")
+    assert "<trap_14>" in shell("registers").splitlines()[0]
+    assert "interrupted here" in shell("bt").splitlines()[1]
+    mapped = shell("frame $cr2")
+    assert "user)" in mapped
+    assert "not in use" in mapped
+    shell("reverse-stepi")
+    assert "user mode" in shell("registers").splitlines()[0]
+    assert not shell.context.domain.kernel_mode
+    assert "machine address" in shell("walk $rip fetch")
