@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from emu.units import MFN, PAGE_SIZE
+from guests import library
+from guests.runner.machine import boot
 from hypervisor.compare import leak
 from hypervisor.compare.cell import Cell, Experiment, run_cell
 from hypervisor.compare.cost import EVENTS, L4_SWITCH, XEN_SWITCH, cycles
@@ -11,6 +13,8 @@ from hypervisor.compare.oracle import snapshot
 from hypervisor.compare.summary import row_of, rows_of, targets
 from hypervisor.compare.systems import SYSTEMS
 from hypervisor.compare.workloads import WORKLOADS
+
+LAB = library.DIRECTORY / "lab" / "lab.asm"
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
@@ -112,6 +116,23 @@ def test_a_wrong_guest_is_told() -> None:
     result = run_cell(Cell("share", "short", 2, 1, 16))  # too few pages for its bursts
     assert result["outcome"] == "failed"
     assert "short needs 80 pages" in result["reason"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("workload=boot policy=nope", "policy=: no such policy"),
+        ("workload=nope policy=share", "workload=: no such workload"),
+        ("workload=boot policy=share", "needs a boot module with a directory"),
+        ("workload=short policy=share pages=0", "pages=0: nothing to do"),
+        ("workload=writeall policy=share pages=100000", "too small for what was asked"),
+    ],
+)
+def test_the_laboratory_says_what_it_cannot_do(words: str, message: str) -> None:
+    run = boot(LAB, cmdline=words)
+    assert message in run.console()
+    assert run.report() == ""
+    assert run.audit() == []
 
 
 # -- the leak -------------------------------------------------------------------------------------
