@@ -23,7 +23,7 @@ _CONTEXT: Final = 10
 _STACK_WORDS: Final = 4096
 """Words of the stack that a backtrace looks at."""
 _MAX_FRAMES: Final = 64
-_CODE_SELECTORS: Final = frozenset({0xE033, 0xE030, 0xE02B, 0xE019, 0xE018, 0xE01B})
+_CODE_SELECTORS: Final = {64: {0xE033, 0xE030, 0xE023, 0xE020}, 32: {0xE019, 0xE02B}}
 """CS of Xen's flat segments, as a bounce frame has them (RPL cleared in kernel mode)."""
 _FIXED_FLAG: Final = 2
 
@@ -216,12 +216,15 @@ def _frames(space: Space, registers: Registers) -> Iterator[tuple[int, str]]:
         following = words[i + 1 : i + 3]
         if (
             len(following) == 2
-            and following[0] & 0xFFFF in _CODE_SELECTORS
+            and following[0] & 0xFFFF in _CODE_SELECTORS[8 * size]
             and following[1] & _FIXED_FLAG
             and following[1] >> 22 == 0
             and space.read(word, 1)
         ):
-            yield word, "interrupted here"
+            from_user = following[0] & 3 == 3
+            yield word, "interrupted here, in user mode" if from_user else "interrupted here"
+            if from_user:
+                return  # what lies above is of no frame: the kernel's stack begins here
         elif space.symbol(word) and _follows_call(space, registers.bits, word):
             yield word, ""
 
