@@ -12,6 +12,7 @@ from emu.errors import CowbirdError
 _NAME: Final = re.compile(r"[A-Za-z][\w-]{0,63}")
 _ASSEMBLY: Final = """\
 ; cowbird: description = {name}: what this program finds out, in one line
+; cowbird: environments = {environments}
 ; cowbird: domains = 1
 ; cowbird: memory = 8M
 ;
@@ -24,11 +25,12 @@ main:
     ktap_plan 2
 
     ; The stack is mapped and can be written: reading gives back what was stored.
-    mov  rax, 0x5ca1ab1e
-    push rax
-    pop  rbx
-    sub  rbx, rax
-    ktap_result rbx, "memory holds what was written"
+    ; (XAX is RAX, or EAX where this is assembled for 32 bits.)
+    mov  xax, 0x5ca1ab1e
+    push xax
+    pop  xbx
+    sub  xbx, xax
+    ktap_result xbx, "memory holds what was written"
 
     ; Xen answers a call: version 4 in the upper half of the result.
     mov  edi, XENVER_version
@@ -36,7 +38,7 @@ main:
     shr  eax, 16
     sub  eax, 4
     mov  ebx, eax
-    ktap_result rbx, "the hypervisor is Xen 4"
+    ktap_result xbx, "the hypervisor is Xen 4"
     ret
 """
 _DESCRIPTION: Final = re.compile(r"^// cowbird: description *[=:].*$", re.MULTILINE)
@@ -46,8 +48,14 @@ class ScaffoldError(CowbirdError):
     """A new program cannot be written; the text says why."""
 
 
-def new_guest(name: str, directory: Path, *, c: bool = False) -> Path:
+ENVIRONMENTS: Final = {"64": "pv64, xen", "32": "pv32", "both": "pv64, pv32, xen"}
+"""What a new program's manifest says, by the width that was asked for."""
+
+
+def new_guest(name: str, directory: Path, *, c: bool = False, width: str = "64") -> Path:
     """Write ``name.asm`` or ``name.c`` into ``directory``, which is made if it is not there.
+
+    ``width``: of ``ENVIRONMENTS``.
 
     Raises:
         ScaffoldError: the name cannot be one, a program of that name exists, or nothing can be
@@ -61,7 +69,8 @@ def new_guest(name: str, directory: Path, *, c: bool = False) -> Path:
         if other.exists() or other.is_symlink():
             raise ScaffoldError(f"{other} is already there, and is left as it is")
     path = directory / f"{stem}{'.c' if c else '.asm'}"
-    text = _c_source(stem) if c else _ASSEMBLY.format(name=stem)
+    where = ENVIRONMENTS[width]
+    text = _c_source(stem, where) if c else _ASSEMBLY.format(name=stem, environments=where)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8", newline="\n") as stream:
@@ -73,8 +82,11 @@ def new_guest(name: str, directory: Path, *, c: bool = False) -> Path:
     return path
 
 
-def _c_source(name: str) -> str:
+def _c_source(name: str, environments: str) -> str:
     from guests.ckit import TEMPLATE
 
-    line = f"// cowbird: description = {name}: what this program finds out, in one line"
+    line = (
+        f"// cowbird: description = {name}: what this program finds out, in one line\n"
+        f"// cowbird: environments = {environments}"
+    )
     return _DESCRIPTION.sub(line, TEMPLATE)

@@ -475,3 +475,56 @@ def test_any_text_yields_a_program_or_an_assembly_error(tokens: list[str]) -> No
         assert re.match(r"t\.s:\d+: .", message)
     else:
         assert len(p.image) + p.bss_size >= sum(section.size for section in p.sections)
+
+
+# One source for both widths
+
+
+BOTH = """
+_start: mov  xax, [xip + word]
+        lea  xdi, [xip+word + WSIZE]
+        mov  xcx, [xsi + xax * WSIZE - 4]
+        push xbp
+        cmp  xword ptr [xip + word], 5
+        XOR  XDX, XDX
+        .if BITS == 32
+        int  0x82
+        .endif
+        .data
+word:   .xword 1, _start
+"""
+
+
+def test_names_of_either_width():
+    wide = assemble(BOTH, base=0xFFFF_FFFF_8000_0000)
+    assert [i.text for i in disassemble(wide.contents(wide.sections[0]), wide.base)] == [
+        "mov rax, qword ptr [rip + 0xff9]",
+        "lea rdi, [rip + 0xffa]",
+        "mov rcx, qword ptr [rsi + rax*8 - 4]",
+        "push rbp",
+        "cmp qword ptr [rip + 0xfe4], 5",
+        "xor rdx, rdx",
+    ]
+    assert wide.contents(wide.sections[1]) == (1).to_bytes(8, "little") + wide.base.to_bytes(
+        8, "little"
+    )
+    narrow = assemble(BOTH, base=0xC000_0000, bits=32)
+    assert [i.text for i in disassemble(narrow.contents(narrow.sections[0]), narrow.base, 32)] == [
+        "mov eax, dword ptr [0xc0001000]",
+        "lea edi, [0xc0001004]",
+        "mov ecx, dword ptr [esi + eax*4 - 4]",
+        "push ebp",
+        "cmp dword ptr [0xc0001000], 5",
+        "xor edx, edx",
+        "int 0x82",
+    ]
+    assert narrow.contents(narrow.sections[1]) == bytes.fromhex("01000000000000c0")
+    assert (wide.bits, narrow.bits) == (64, 32)
+    assert set(wide.symbols) == {"_start", "word"}
+
+
+def test_what_the_widths_define_can_be_given_but_names_of_registers_cannot():
+    assert program(".byte BITS", defines={"BITS": 7}).image == b"\7"
+    assert "register" in fails("xax: nop")
+    assert "register" in fails("xip = 1")
+    assert "no rip in 32-bit code" in fails("mov eax, [xip]", bits=32)

@@ -207,10 +207,11 @@ def transcript(result):
     return "\n".join([result.reason, *(domain.console for domain in result.domains)])
 
 
+@pytest.mark.parametrize("environment", ["pv64", "pv32"])
 @pytest.mark.parametrize("path", sorted(PROGRAMS.glob("*.c")), ids=lambda path: path.stem)
-def test_programs_here(path, built, monkeypatch):
+def test_programs_here(path, environment, built, monkeypatch):
     monkeypatch.setenv(ckit.CACHE_VARIABLE, str(built.cache))
-    result = run_cowbird.run_program(program(path))
+    result = run_cowbird.run_program(program(path), environment=environment)
     assert result.good, transcript(result)
 
 
@@ -246,25 +247,28 @@ def test_failures_show_what_was_got_and_wanted(built, monkeypatch):
     assert "not ok 5 - main() returned 3\n1..5\n" in text
 
 
-def test_the_template_passes(tmp_path, built, monkeypatch):
+@pytest.mark.parametrize("environment", ["pv64", "pv32"])
+def test_the_template_passes(environment, tmp_path, built, monkeypatch):
     monkeypatch.setenv(ckit.CACHE_VARIABLE, str(built.cache))
     path = tmp_path / "mine.c"
-    path.write_text(ckit.TEMPLATE)
-    result = run_cowbird.run_program(program(path))
+    path.write_text(f"// cowbird: environments = {environment}\n{ckit.TEMPLATE}")
+    result = run_cowbird.run_program(program(path), environment=environment)
     assert result.verdict is Verdict.PASS, transcript(result)
 
 
-def test_one_line_for_the_shell(tmp_path):
+@pytest.mark.parametrize("width", [64, 32])
+def test_one_line_for_the_shell(width, tmp_path):
     source, output = tmp_path / "my test.c", tmp_path / "my test.elf"
     source.write_text(f'#include "cowbird.h"\n{MAIN}')
-    line = ckit.one_line(str(source), str(output))
+    line = ckit.one_line(str(source), str(output), width=width)
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     image = parse_image(output.read_bytes(), "my test.elf")
     assert image.notes["LOADER"] == "generic"
     assert image.hypercall_page is not None
     head = (ckit.KIT / "include" / "cowbird.h").read_text()
-    assert f"//   {ckit.one_line('mytest.c', 'mytest.elf', 'KIT')}\n" in head
+    assert image.width == width
+    assert f"//   {ckit.one_line('mytest.c', 'mytest.elf', 'KIT', width)}\n" in head
 
 
 def test_the_image_is_for_gdb_too(built, tmp_path):

@@ -42,6 +42,7 @@ def test_every_key(tmp_path: Path) -> None:
 ; cowbird: cmdline.reader = c=2
 ; cowbird: module = data.bin
 ; cowbird: kernel.reader = other.asm
+; cowbird: width.reader = 64
 ; cowbird: limit = 5_000_000
 ; cowbird: groups = 2
 ; cowbird: zero_only = yes
@@ -224,3 +225,18 @@ def test_any_expression_is_read_or_refused(words: list[str]) -> None:
     except CollectError as error:
         message = str(error)
     assert not message or message.startswith("-k")
+
+
+def test_widths(tmp_path: Path) -> None:
+    both = read_source(source(tmp_path, "; cowbird: environments = pv32, xen, pv64\n"))
+    assert both.environments == ("pv64", "pv32", "xen")
+    assert not both.not_on_xen
+    narrow = read_source(source(tmp_path, "; cowbird: environments = pv32\n"))
+    assert narrow.environments == ("pv32",)
+    assert "CONFIG_PV32" in narrow.not_on_xen
+    mixed = read_source(source(tmp_path, "; cowbird: domains = a, b\n; cowbird: width.b = 32\n"))
+    assert [domain.width for domain in mixed.domains] == [None, 32]
+    assert mixed.not_on_xen
+    for text in ("width.b = 16", "width = 32", "width.c = 32", "environments = pv16"):
+        bad = source(tmp_path, f"; cowbird: domains = a, b\n; cowbird: {text}\n")
+        assert re.match(rf"{bad}:2: ", refusal(bad)), text
