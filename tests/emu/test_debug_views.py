@@ -2,7 +2,6 @@
 
 import io
 import random
-import shutil
 import subprocess
 
 import pytest
@@ -22,6 +21,7 @@ from emu.elf import write_elf
 from emu.memory import Memory
 from emu.paging import PTE_A, PTE_D, PTE_NX, PTE_P, PTE_PSE, PTE_RW, PTE_US
 from emu.units import MA
+from tests.needs import need
 
 TABLE = PTE_P | PTE_RW | PTE_US | PTE_A
 
@@ -191,12 +191,12 @@ def test_line_information_survives_the_elf_file(tmp_path, bits) -> None:  # type
     assert unit.attributes["DW_AT_low_pc"].value == 0x10000
 
 
-@pytest.mark.skipif(shutil.which("gdb") is None, reason="no gdb")
 def test_gdb_finds_the_lines(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "toy.elf"
     path.write_bytes(write_elf(program(tmp_path)))
+    gdb = need("gdb")
     said = subprocess.run(
-        ["gdb", "-nx", "-batch", "-ex", "info line helper", "-ex", "list main,+2", str(path)],
+        [gdb, "-nx", "-batch", "-ex", "info line helper", "-ex", "list main,+2", str(path)],
         capture_output=True,
         text=True,
         check=True,
