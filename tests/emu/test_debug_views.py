@@ -72,7 +72,7 @@ def test_expressions(text: str, value: int | None) -> None:
      "$", "*", "99999999999999999999999", "1 " * 300, "(" * 250],
 )  # fmt: skip
 def test_a_wrong_expression_is_refused_in_words(text: str) -> None:
-    with pytest.raises(ExpressionError, match="."):
+    with pytest.raises(ExpressionError, match=r"\w"):
         value_of(text, names())
 
 
@@ -81,9 +81,10 @@ def test_random_text_is_refused_or_has_a_value() -> None:
     for _ in range(3000):
         text = "".join(rng.choice("0123afx$()*+-/%<>|&^~ raxmain'\"\\.:") for _ in range(12))
         try:
-            assert 0 <= value_of(text, names(bytes(64))) < 1 << 64
-        except ExpressionError as error:
-            assert str(error)
+            value = value_of(text, names(bytes(64)))
+        except ExpressionError:
+            value = 0
+        assert 0 <= value < 1 << 64
 
 
 def test_formats_keep_what_is_not_said() -> None:

@@ -20,6 +20,7 @@ ENDLESS = """
 .include "lib/kernel.inc"
 .text
 main:
+    print_line "running"
 1:  inc rbx
     jmp 1b
 """
@@ -231,8 +232,7 @@ def test_ctrl_c_stops_the_guest_and_drops_a_line(tmp_path: Path, history: Path) 
     try:
         session.wait_for("(cowbird d1) ")
         session.type("continue\n")
-        session.wait_for("continue")
-        time.sleep(0.5)
+        session.wait_for("| running")
         session.type("\x03")
         assert "interrupt, d1 endless" in session.wait_for("(cowbird d1) ")
         session.type("some text")
