@@ -349,6 +349,8 @@ def execute(context: Context, line: str) -> str:
         raise
     except CowbirdError as error:
         raise DebugError(f"{item.name}: {error}") from error
+    except BrokenPipeError:
+        raise  # nobody reads the guests' consoles any more
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise DebugError(f"{item.name}: {where}{error.strerror or error}") from error

@@ -317,3 +317,18 @@ def test_the_result_is_that_of_the_last_future(tmp_path: Path) -> None:
         assert run.returncode == 0
         results.append(result.read_text())
     assert results[0] == results[1]
+
+
+def test_a_reader_that_goes_ends_it() -> None:
+    command = [*COMMAND, "share", "--limit", "0", *["-c", "help"] * 40, "-c", "c"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_ENV)
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait(60) == 141
+    finally:
+        process.kill()
+    assert errors == b""
