@@ -135,7 +135,7 @@ class Domain:
     """CPU state while another domain runs."""
     kernel_mode: bool = True
     """Which mode it is in. A 32-bit guest changes its ring without asking: for it this is right
-    from the trap that leaves guest code until the return."""
+    whenever guest code does not run, from the trap that left it on."""
     trap_table: dict[int, TrapEntry] = field(default_factory=dict)
     event_callback: Callback | None = None
     failsafe_callback: Callback | None = None

@@ -476,6 +476,8 @@ class Scheduler:
             raise HypervisorError(f"{domain.label}: {error}") from error
         finally:
             domain.instructions += self._machine.position - before
+            if domain.width == 32:
+                self._hv.traps.entry32.note_mode(domain)
         if ending is Ending.HALTED and domain.exit is None:
             self._hv.crash(domain, "the CPU halted: a triple fault, or HLT at privilege 0")
         if ending is Ending.BREAK:

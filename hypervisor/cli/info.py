@@ -70,6 +70,9 @@ def info(image: str, memory: int | None) -> None:
         _line("format", f"ELF{elf.width}, {elf.width}-bit, {elf.header['e_machine'][3:].lower()}")
         _notes(elf)
         kernel = build_image(elf, image)
+        if kernel.width == 32:
+            known = "known" if kernel.extended_cr3 else "not known: its L3 tables lie below 4 GiB"
+            _line("tables", f"PAE; extended CR3 is {known}")
     except BadImageError as error:
         raise ImageError(f"{image}: {error}") from error
     _kernel(kernel)

@@ -121,3 +121,5 @@ def test_pv_grub():
     small = run("info", GRUB.with_name("grub-i386-xen.bin"))
     assert "ELF32, 32-bit" in small.stdout
     assert "GUEST_OS     GRUB" in small.stdout
+    assert small.exit_code == 0
+    assert "PAE; extended CR3 is known" in small.stdout

@@ -68,3 +68,36 @@ def test_equal_contents_merge_across_widths() -> None:
     narrow, wide, mixed = saved_by((32,)), saved_by((64,)), saved_by((64, 32))
     assert narrow == wide == mixed
     assert mixed[0] > 7 * len(MODULE) // PAGE_SIZE
+
+
+def test_the_mode_is_known_wherever_a_run_is_cut() -> None:
+    """It goes to ring 3 by itself (IRETD), and no trap tells of that."""
+    lab = Lab()
+    domain = lab.boot(
+        kernel32(
+            """
+            hyper 0, offset table
+            push 0xe033
+            push offset scratch + 4096
+            push 0x202
+            push 0xe02b
+            push offset user
+            iretd
+            user: nop
+            jmp user
+            .align 8
+            table: .byte 3, 3
+            .word 0xe019
+            .long user
+            .zero 8
+            """
+        )
+    )
+    modes = []
+    for _ in range(20):
+        lab.hv.run(1)
+        modes.append(domain.kernel_mode)
+    assert modes == sorted(modes, reverse=True)
+    assert modes[0]
+    assert not modes[-1]
+    assert lab.hv.machine.cpu.cpl == 3
