@@ -1,4 +1,5 @@
 // cowbird: description = update_descriptor: where it may store, and what
+// cowbird: environments = pv64, pv32, xen
 /*
  * Into a page of descriptors or an ordinary page of the caller's; only what a GDT may hold.
  *
@@ -6,12 +7,16 @@
  */
 #include "cowbird.h"
 
-#define CODE 0x00affa000000ffffUL /* 64-bit code, DPL 3 */
-#define TSS 0x0000890000000067UL
+#ifdef __x86_64__
+#define CODE UINT64_C(0x00affa000000ffff) /* 64-bit code, DPL 3 */
+#else
+#define CODE UINT64_C(0x00cffa000000ffff) /* 32-bit code */
+#endif
+#define TSS UINT64_C(0x0000890000000067)
 
 static uint64_t at(const void *page, unsigned int index)
 {
-    return va_mfn(page) << PAGE_SHIFT | index << 3;
+    return (uint64_t)va_mfn(page) << PAGE_SHIFT | index << 3;
 }
 
 int main(void)
@@ -33,7 +38,7 @@ int main(void)
     ok_result(HYPERVISOR_update_descriptor(at(gdt, 6), TSS), -EINVAL, "a TSS");
     ok_value(gdt[6], 0, "is not");
     ok_result(HYPERVISOR_update_descriptor(at(gdt, 6) + 4, CODE), -EINVAL, "misaligned");
-    ok_result(HYPERVISOR_update_descriptor(l1 << PAGE_SHIFT, CODE), -EINVAL, "into a page table");
+    ok_result(HYPERVISOR_update_descriptor((uint64_t)l1 << PAGE_SHIFT, CODE), -EINVAL, "into a page table");
     ok_result(HYPERVISOR_update_descriptor(PTE_FRAME, CODE), -EINVAL, "into no frame");
     ok_result(HYPERVISOR_set_gdt(NULL, 0), 0, "no GDT");
     return 0;

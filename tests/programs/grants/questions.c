@@ -1,4 +1,5 @@
 // cowbird: description = sizes and versions of the grant table, swapping entries, odd calls
+// cowbird: environments = pv64, pv32, xen
 /*
  * Source: xen/grant_table.h; xen/common/grant_table.c (do_grant_table_op).
  */
@@ -9,7 +10,7 @@ int main(void)
     struct gnttab_query_size size = {.dom = DOMID_SELF};
     struct gnttab_set_version version = {3};
     struct gnttab_get_version get = {.dom = 999};
-    struct gnttab_setup_table setup = {DOMID_SELF, 1, 1, 0xffff800000000000};
+    struct gnttab_setup_table setup = {DOMID_SELF, 1, 1, (xen_pfn_t *)BAD_ADDRESS};
     void *page = page_alloc(), *window = window_alloc();
 
     grants_init();
@@ -23,7 +24,7 @@ int main(void)
     ok_value(size.status, GNTST_bad_domain, "of nobody");
     ok_result(HYPERVISOR_grant_table_op(GNTTABOP_query_size, &size, 2), -EINVAL, "two at once");
     ok_result(HYPERVISOR_grant_table_op(GNTTABOP_setup_table, &setup, 1), -EFAULT, "Xen's range");
-    setup.frame_list = 0x700000000000;
+    setup.frame_list = (xen_pfn_t *)FURTHER_AWAY;
     ok_result(HYPERVISOR_grant_table_op(GNTTABOP_setup_table, &setup, 1), 0, "not mapped");
     ok_value(setup.status, GNTST_bad_virt_addr, "says so");
     setup.nr_frames = 1000000;

@@ -1,4 +1,5 @@
 // cowbird: description = xen_version: each question, and its errors
+// cowbird: environments = pv64, pv32, xen
 /* version.h and features.h; it presents itself as Xen 4.17. */
 
 #include "cowbird.h"
@@ -36,7 +37,7 @@ int main(void)
     ok_result(ask(XENVER_commandline), 0, "the command line");
     ok(terminated(1024), "is a string");
     ok_result(HYPERVISOR_xen_version(XENVER_platform_parameters, &parameters), 0, "parameters");
-    ok_value(parameters.virt_start, 0xffff800000000000, "Xen's range begins there");
+    ok_value(parameters.virt_start, HYPERVISOR_VIRT_START, "Xen's range begins there");
     ok_value(HYPERVISOR_xen_version(XENVER_pagesize, NULL), PAGE_SIZE, "pages of 4 KiB");
     ok_result(HYPERVISOR_xen_version(XENVER_get_features, &info), 0, "features");
     ok(info.submap >> XENFEAT_mmu_pt_update_preserve_ad & 1 &&

@@ -1,4 +1,5 @@
 // cowbird: description = every kind of store to a read-only page is a write fault, also where it reads first
+// cowbird: environments = pv64, pv32, xen
 /*
  * A read-modify-write asks for write access when it reads: the error code has W, and nothing is
  * loaded or flagged. That holds for a cmpxchg which would not have stored.
@@ -10,19 +11,19 @@
 #define STORE(name, code)                                                                      \
     static void name(void *at)                                                                 \
     {                                                                                          \
-        __asm__ volatile(code : : "r"(at), "a"(1UL), "c"(2UL) : "memory", "cc", "rdx");         \
+        __asm__ volatile(code : : "r"(at), "a"(1UL), "c"(2UL) : "memory", "cc", "dx");          \
     }
 
 STORE(increment, "incl (%0)")
-STORE(exchange, "xchgq %%rcx, (%0)")
-STORE(locked_add, "lock addq %%rcx, (%0)")
-STORE(no_match, "cmpxchgq %%rcx, (%0)")
-STORE(bit_set, "btsq $3, (%0)")
+STORE(exchange, "xchg %2, (%0)")
+STORE(locked_add, "lock add %2, (%0)")
+STORE(no_match, "cmpxchg %2, (%0)")
+STORE(bit_set, "btsl $3, (%0)")
 STORE(byte_if, "stc; setc (%0)")
-STORE(not_taken, "xorl %%edx, %%edx; cmovnzq (%0), %%rdx")
-STORE(tested, "testq %%rcx, (%0)")
-STORE(flags, "popq (%0); subq $8, %%rsp")
-STORE(add_nothing, "addq $0, (%0)")
+STORE(not_taken, "xorl %%edx, %%edx; cmovnzl (%0), %%edx")
+STORE(tested, "test %2, (%0)")
+STORE(flags, "pop (%0); push $0")
+STORE(add_nothing, "addl $0, (%0)")
 
 int main(void)
 {

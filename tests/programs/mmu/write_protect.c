@@ -1,6 +1,8 @@
 // cowbird: description = CR0.WP: a read-only page is read-only for the kernel and for Xen
+// cowbird: environments = pv64, pv32, xen
 /*
- * A PV kernel runs in ring 3, where read-only always holds; Xen itself runs with WP set. What a
+ * A PV kernel runs in ring 3, where read-only always holds, or in ring 1, where it holds with WP; Xen
+ * runs with WP set. What a
  * kernel reads from CR0 shows WP, and clearing it is refused or has no effect.
  *
  * Source: Intel SDM 3A, 4.6; xen/arch/x86/pv/emul-priv-op.c (read_cr).
@@ -9,16 +11,16 @@
 
 #define CR0_WP (1UL << 16)
 
-static uint64_t cr0;
+static unsigned long cr0;
 
 static void read_cr0(void *unused)
 {
-    __asm__ volatile("movq %%cr0, %0" : "=r"(cr0));
+    __asm__ volatile("mov %%cr0, %0" : "=r"(cr0));
 }
 
 static void clear_wp(void *unused)
 {
-    __asm__ volatile("movq %0, %%cr0" : : "r"(cr0 & ~CR0_WP));
+    __asm__ volatile("mov %0, %%cr0" : : "r"(cr0 & ~CR0_WP));
 }
 
 int main(void)

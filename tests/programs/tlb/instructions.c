@@ -1,6 +1,7 @@
 // cowbird: description = mov to CR3 in a PV kernel flushes, since Xen emulates it; invlpg is a #GP
+// cowbird: environments = pv64, pv32, xen
 /*
- * Both are privileged and raise #GP in ring 3. Xen does for the guest what mov to CR3 means; of
+ * Both are privileged and raise #GP in ring 3, and 1. Xen does for the guest what mov to CR3 means; of
  * invlpg it knows nothing and hands the #GP on (guests have MMUEXT_INVLPG_LOCAL).
  *
  * Source: xen/arch/x86/pv/emul-priv-op.c.
@@ -23,19 +24,19 @@ static void invlpg(void *va)
 
 static void reload_cr3(void *unused)
 {
-    uint64_t cr3;
+    unsigned long cr3;
 
-    __asm__ volatile("movq %%cr3, %0; movq %0, %%cr3" : "=r"(cr3) : : "memory");
+    __asm__ volatile("mov %%cr3, %0; mov %0, %%cr3" : "=r"(cr3) : : "memory");
 }
 
 static void read_cr3(void *argument)
 {
-    __asm__ volatile("movq %%cr3, %0" : "=r"(*(uint64_t *)argument));
+    __asm__ volatile("mov %%cr3, %0" : "=r"(*(unsigned long *)argument));
 }
 
 int main(void)
 {
-    uint64_t cr3 = 0;
+    unsigned long cr3 = 0;
 
     page = page_alloc();
     ktap_plan(5);

@@ -1,19 +1,22 @@
 // cowbird: description = set_gdt and update_descriptor: loads, faults, what Xen refuses
+// cowbird: environments = pv64, pv32, xen
 /*
  * The guest's descriptors fill entries 0 to 7167 of the GDT; behind them are Xen's. A page of
- * descriptors may not be writable, code and data descriptors get DPL 3, gates and system segments
+ * descriptors may not be writable, code and data descriptors get at least the kernel's DPL, gates and system segments
  * are refused (Xen: set_gdt, check_descriptor). Loading a null selector into DS, ES is allowed.
  */
 
 #include "cowbird.h"
 
-#define DATA_DESCRIPTOR 0x00cf92000000ffffUL /* DPL 0: becomes 3 */
-#define TSS_DESCRIPTOR 0x0000890000000067UL
-#define ABSENT_DESCRIPTOR 0x00cf72000000ffffUL
+#define DATA_DESCRIPTOR UINT64_C(0x00cf92000000ffff) /* DPL 0: becomes the kernel's */
+#define TSS_DESCRIPTOR UINT64_C(0x0000890000000067)
+#define ABSENT_DESCRIPTOR UINT64_C(0x00cf72000000ffff)
+
+#define RING (FLAT_KERNEL_CS & 3) /* where the kernel runs: 3, or 1 for 32 bits */
 
 static void load_es(void *selector)
 {
-    __asm__ volatile("mov %0, %%es" : : "r"((uint32_t)(uint64_t)selector));
+    __asm__ volatile("mov %0, %%es" : : "r"((uint32_t)(unsigned long)selector));
 }
 
 #define ES(selector) catch_fault(load_es, (void *)(selector))
@@ -34,8 +37,8 @@ int main(void)
     ok_result(HYPERVISOR_set_gdt(&frame, 512), 0, "the GDT is set");
     ok_result(pte_protect(table, PTE_RW), -EBUSY, "its page cannot become writable");
     ok_fault(ES(8), NO_FAULT, "a data segment is loaded");
-    ok_fault(ES(8 | 3), NO_FAULT, "with RPL 3 too");
-    ok_value(table[1] >> 40 & 0xff, 0xf3, "its descriptor has DPL 3 and is marked as accessed");
+    ok_fault(ES(8 | 3), RING == 3 ? NO_FAULT : GP(8), "with RPL 3 if that is the kernel's ring");
+    ok_value(table[1] >> 40 & 0xff, 0x93 | RING << 5, "it has the ring as DPL and is accessed");
     ok_fault(ES(16), FAULT(TRAP_NP, 16), "an absent one is #NP(selector)");
     ok_fault(ES(24), GP(24), "an empty one is #GP(selector)");
     ok_fault(ES(0), NO_FAULT, "a null selector is loaded");
