@@ -328,6 +328,7 @@ def test_a_reader_that_goes_ends_it() -> None:
         process.stdout.readline()
         process.stdout.close()
         errors = process.stderr.read()
+        process.stderr.close()
         assert process.wait(60) == 141
     finally:
         process.kill()
