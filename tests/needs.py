@@ -4,6 +4,7 @@ A skipped comparison looks like a passed one, so the machine that guards the pro
 lack the tools.
 """
 
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -31,3 +32,11 @@ def missing(reason: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def need_module(name: str) -> None:
+    """As ``need``, for a Python module of one of the optional extras."""
+    try:
+        importlib.import_module(name)
+    except ImportError:
+        missing(f"needs the Python package {name}, which is not installed")

@@ -8,6 +8,7 @@ from hypervisor.compare.errors import CompareError
 from hypervisor.compare.grid import Grid, make_grid, read_grid
 from hypervisor.compare.systems import SYSTEMS
 from hypervisor.compare.workloads import WORKLOADS
+from tests.needs import need_module
 
 
 def test_the_default_is_every_system_over_every_workload() -> None:
@@ -80,7 +81,7 @@ def test_what_there_is_not_is_named(values: dict[str, object], message: str) -> 
 )
 def test_a_sweep_file_says_the_same_in_every_format(tmp_path: Path, name: str, text: str) -> None:
     if name.endswith("ml") and not name.endswith("toml"):
-        pytest.importorskip("yaml")
+        need_module("yaml")
     path = tmp_path / name
     path.write_text(text)
     grid = make_grid(read_grid(path))

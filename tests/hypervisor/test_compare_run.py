@@ -18,6 +18,7 @@ from hypervisor.compare.run import LOST, Result, run_local
 from hypervisor.compare.store import Store
 from hypervisor.compare.systems import SYSTEMS
 from hypervisor.compare.workloads import WORKLOADS
+from tests.needs import need_module
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"systems": ["none", "share"], "workloads": ["zero", "boot"], "domains": 2, "pages": 16}
@@ -168,7 +169,7 @@ OPTIONS = ("--systems=none,share,oracle", "--workloads=zero,boot", "--domains=2"
 
 
 def test_the_same_grid_gives_the_same_bytes(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    need_module("matplotlib")
     for name, more in (("one", ("-j", "2")), ("two", ("-j", "1"))):
         done = cowbird(*OPTIONS, "--no-leak", "--out", name, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -242,7 +243,7 @@ def test_bad_usage_is_one_line(tmp_path: Path, arguments: tuple[str, ...], messa
     "address", ["nothing://here", "here", "tcp://127.0.0.1:1", "tcp://127.0.0.1:99999", ""]
 )
 def test_no_scheduler_is_one_line(tmp_path: Path, address: str) -> None:
-    pytest.importorskip("distributed")
+    need_module("distributed")
     done = cowbird(*OPTIONS, "--no-leak", "--scheduler", address, cwd=tmp_path)
     assert done.returncode == 2
     assert "dask scheduler" in done.stderr
@@ -250,7 +251,7 @@ def test_no_scheduler_is_one_line(tmp_path: Path, address: str) -> None:
 
 
 def test_a_dask_scheduler_gives_the_same_files(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
+    need_module("distributed")
     with subprocess.Popen(
         [sys.executable, "-c", CLUSTER],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -6,6 +6,7 @@ import gzip
 import importlib
 import lzma
 import struct
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from guests import library
 from hypervisor import packing
 from hypervisor.image import parse_image
 from hypervisor.packing import BadImageError, unpack
+from tests.needs import need_module
 
 KERNEL = library.build_elf(library.find("hello"))
 
@@ -24,7 +26,9 @@ def lzma_alone(data):
 
 
 def zstd(data):
-    return pytest.importorskip("backports.zstd").compress(data)
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    need_module(name)
+    return importlib.import_module(name).compress(data)
 
 
 def bzimage(payload, *, sectors=3, protocol=0x020F, offset=0x40, length=None, tail=b"\x12\0\0\0"):
