@@ -1,9 +1,9 @@
 """Random sequences of sharing, writing, mapping, forking and destroying against a plain model.
 
 Domains are of both widths, which makes no difference to the model. It keeps what each mapping
-should read and how often each content is shared; it knows nothing of frames. After every step every page
-is read back, the counts are compared and the audit must be clean; at the end all domains die and
-every frame must be free again.
+should read and how often each content is shared; it knows nothing of frames. After every step
+every page is read back, the counts are compared and the audit must be clean; at the end all domains
+die and every frame must be free again.
 """
 
 from collections import Counter
