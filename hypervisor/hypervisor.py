@@ -109,10 +109,13 @@ class Hypervisor:
         return l3 << PAGE_SHIFT | _TABLE
 
     def _map_m2p_pae(self) -> dict[int, int]:
-        """The same for 32-bit guests: L2 entries by slot, of as much as they have room for."""
+        """The same for 32-bit guests: L2 entries by slot, of as much as they have room for.
+
+        Their kernels are the supervisor to the MMU; their users are not to read it.
+        """
         room = (ENTRIES - L2_FIRST_XEN_SLOT_PAE) * ENTRIES
         entries = self._map_read_only(self.frames.m2p32_frames[:room])
-        return {L2_FIRST_XEN_SLOT_PAE + i: entry for i, entry in enumerate(entries)}
+        return {L2_FIRST_XEN_SLOT_PAE + i: entry & ~PTE_US for i, entry in enumerate(entries)}
 
     def _map_read_only(self, mfns: tuple[MFN, ...]) -> list[int]:
         """L1 tables that map frames in a row, read-only: their L2 entries."""
