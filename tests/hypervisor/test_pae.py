@@ -300,3 +300,12 @@ def test_destroying_gives_the_hidden_table_back() -> None:
 def test_nx_is_honoured_in_l2_and_l1_entries(guest: Handmade) -> None:
     assert guest.update(0, guest.mfn(0) << PAGE_SHIFT | RO | PTE_NX) == 0
     assert guest.entry(0) & PTE_NX
+
+
+def test_the_m2p_is_the_kernels_alone() -> None:
+    tiny = Tiny32(handler("nop", f"u: mov eax, [{M2P:#x}]\n jmp done"))
+    tiny.trap(PF, "h")
+    tiny.go_user("u")
+    tiny.run()
+    assert tiny.handled == 1
+    assert tiny.frame(1) == (5,)
