@@ -55,7 +55,7 @@ pte_t table_read(mfn_t mfn, unsigned int index)
 /* The table at `level` on the way to `va`: its frame, or INVALID_MFN. */
 static mfn_t table_of(mfn_t l4, const volatile void *va, int level)
 {
-    mfn_t table = l4;
+    mfn_t table = level <= TOP_LEVEL ? l4 : INVALID_MFN;
 
     for (int at = TOP_LEVEL; at > level; at--) {
         pte_t entry = table_read(table, table_index(va, at));

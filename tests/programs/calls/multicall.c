@@ -12,7 +12,7 @@ int main(void)
     char *page = page_alloc();
     struct multicall_entry calls[4] = {
         {.op = __HYPERVISOR_xen_version, .args = {XENVER_version}},
-        {.op = __HYPERVISOR_update_va_mapping, .args = {0x400000000000, 0, 0}},
+        {.op = __HYPERVISOR_update_va_mapping, .args = {AWAY, 0, 0}},
         {.op = __HYPERVISOR_multicall, .args = {(unsigned long)calls, 1}},
         {.op = 4000},
     };

@@ -43,7 +43,7 @@ int main(void)
              "no such entry");
     ok_value(copy(FIRST + 9, self, 0, frame, DOMID_SELF, 0, 7, source), GNTST_general_error,
              "nothing granted");
-    ok_value(copy(1UL << 40, DOMID_SELF, 0, frame, DOMID_SELF, 0, 7, 0), GNTST_bad_page,
+    ok_value(copy(~0UL >> 4, DOMID_SELF, 0, frame, DOMID_SELF, 0, 7, 0), GNTST_bad_page,
              "no such frame");
     ok_value(copy(frame, DOMID_SELF, 0, va_mfn(table), DOMID_SELF, 0, 7, 0), GNTST_general_error,
              "to one's own page table");

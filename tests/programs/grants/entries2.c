@@ -42,7 +42,7 @@ int main(void)
     ok_value(statuses[FIRST], 0, "no trace is left");
     entry2(FIRST, GTF_permit_access, (domid_t)(self + 1), 0, va_mfn(page));
     ok_value(grant_map(FIRST, VA(window), GNTMAP_host_map), GNTST_general_error, "of another");
-    entry2(FIRST, GTF_permit_access, self, 0, 1UL << 40);
+    entry2(FIRST, GTF_permit_access, self, 0, ~0UL >> 4);
     ok_value(grant_map(FIRST, VA(window), GNTMAP_host_map), GNTST_bad_page, "no such frame");
     ok_value(statuses[FIRST], 0, "no trace is left");
     entry2(FIRST, GTF_accept_transfer, self, 0, va_mfn(page));

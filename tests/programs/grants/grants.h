@@ -57,7 +57,7 @@ static domid_t find_self(void)
 static void grants_init(void)
 {
     static xen_pfn_t frame;
-    struct gnttab_setup_table op = {DOMID_SELF, 1, 1, (unsigned long)&frame};
+    struct gnttab_setup_table op = {DOMID_SELF, 1, 1, &frame};
 
     if (HYPERVISOR_grant_table_op(GNTTABOP_setup_table, &op, 1) || op.status)
         bail("no grant table: status %d", op.status);

@@ -50,7 +50,7 @@ static long set_version(uint32_t version)
 
     op.version = version;
     answer = HYPERVISOR_grant_table_op(GNTTABOP_set_version, &op, 1);
-    return answer ? answer : op.version;
+    return answer ? answer : (long)op.version;
 }
 
 static uint64_t status_frame(void)

@@ -15,7 +15,7 @@
 
 static bool is(const char *name)
 {
-    return strcmp(start_info->cmd_line, name) == 0;
+    return strcmp((const char *)start_info->cmd_line, name) == 0;
 }
 
 

@@ -7,7 +7,7 @@
 
 int main(void)
 {
-    char *const at = (char *)0x600000000000;
+    char *const at = (char *)FURTHER_AWAY;
     char *page = page_alloc();
 
     ktap_plan(11);

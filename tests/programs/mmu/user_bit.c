@@ -12,7 +12,7 @@
 
 int main(void)
 {
-    char *const at = (char *)0x600000000000;
+    char *const at = (char *)FURTHER_AWAY;
     char *page = page_alloc();
     mfn_t mfn = va_mfn(page);
     const pte_t mask = PTE_U | GUEST_KERNEL | PTE_G;

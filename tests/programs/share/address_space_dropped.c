@@ -4,7 +4,7 @@
 
 #include "share_test.h"
 
-static char *const at = (char *)0x600000000000;
+static char *const at = (char *)FURTHER_AWAY;
 
 static long share_in(mfn_t l4)
 {

@@ -10,7 +10,7 @@
 
 #define PAGES 16
 
-static char *const at = (char *)0x600000000000;
+static char *const at = (char *)FURTHER_AWAY;
 
 int main(void)
 {

@@ -7,7 +7,7 @@
  */
 #include "cowbird.h"
 
-static char *const at = (char *)0x400000000000;
+static char *const at = (char *)AWAY;
 
 int main(void)
 {

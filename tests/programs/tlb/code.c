@@ -8,7 +8,7 @@
  */
 #include "cowbird.h"
 
-static char *const at = (char *)0x400000000000;
+static char *const at = (char *)AWAY;
 
 /* mov eax, value; ret */
 static void write_code(char *page, uint32_t value)

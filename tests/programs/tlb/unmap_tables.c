@@ -1,4 +1,4 @@
-// cowbird: description = a whole table taken out at L2, L3 or L4: all below is gone, and can return
+// cowbird: description = a whole table taken out at L2, L3 or L4 (if there is one): all below is gone, and can return
 // cowbird: environments = pv64, pv32, xen
 /*
  * The walk stops at the first entry that is absent; what the TLB and the paging-structure caches
@@ -8,18 +8,18 @@
  */
 #include "cowbird.h"
 
-static char *const at = (char *)0x400000000000;
-static char *const far = (char *)0x400000000000 + (511UL << 12);
+static char *const at = (char *)AWAY;
+static char *const far = (char *)AWAY + (511UL << 12);
 
 int main(void)
 {
     char *page = page_alloc();
 
-    ktap_plan(2 + 4 * 3);
+    ktap_plan(2 + 4 * (TOP_LEVEL - 1));
     memset(page, 'x', PAGE_SIZE);
     ok_result(pte_map(at, make_pte(va_mfn(page), PTE_RW)), 0, "a page");
     ok_result(pte_map(far, make_pte(va_mfn(page), PTE_RW)), 0, "and one at the table's end");
-    for (int level = 2; level <= 4; level++) {
+    for (int level = 2; level <= TOP_LEVEL; level++) {
         const uint64_t where = pte_maddr_at(l4_current(), at, level);
         const pte_t entry = pte_get_at(l4_current(), at, level);
 

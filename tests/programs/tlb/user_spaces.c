@@ -7,7 +7,7 @@
  */
 #include "cowbird.h"
 
-static char *const at = (char *)0x600000000000;
+static char *const at = (char *)FURTHER_AWAY;
 
 static long load(long va)
 {

@@ -41,7 +41,7 @@ static long set(void *base, unsigned int entries)
 
 int main(void)
 {
-    char *area = (char *)0x400000000000;
+    char *area = (char *)AWAY;
     uint64_t *one = page_alloc(), *two = page_alloc(), *bad = page_alloc();
     mfn_t first = l4_current(), second = l4_new();
     uint16_t ldtr;

@@ -11,7 +11,7 @@
 
 #define W PF(PF_P | PF_W)
 
-static char *const where = (char *)0x400000000000;
+static char *const where = (char *)AWAY;
 static uint64_t *slot;
 static uint64_t rax, rcx, flags, source;
 

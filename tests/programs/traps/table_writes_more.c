@@ -12,7 +12,7 @@
 #define CF 1u
 #define ZF 0x40u
 
-static char *const where = (char *)0x400000000000;
+static char *const where = (char *)AWAY;
 static uint64_t *slot;
 static uint64_t rax, rbx, rcx, rdx, flags;
 

@@ -7,8 +7,8 @@
  */
 #include "cowbird.h"
 
-static char *const one = (char *)0x400000000000;
-static char *const two = (char *)0x400000200000;
+static char *const one = (char *)AWAY;
+static char *const two = (char *)AWAY + (1UL << 21);
 
 int main(void)
 {

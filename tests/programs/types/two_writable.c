@@ -9,7 +9,7 @@
 
 int main(void)
 {
-    char *page = page_alloc(), *alias = window_alloc(), *const user = (char *)0x600000000000;
+    char *page = page_alloc(), *alias = window_alloc(), *const user = (char *)FURTHER_AWAY;
     const mfn_t mfn = va_mfn(page);
 
     ktap_plan(9);
