@@ -21,6 +21,8 @@ from typing import Final
 
 from emu.errors import CowbirdError
 from guests.runner.manifest import (
+    DEFAULT_ENVIRONMENTS,
+    NO_PV32,
     Manifest,
     ManifestError,
     find_sidecar,
@@ -73,9 +75,20 @@ def load_program(path: Path, group: str = "") -> TestProgram:
         else:
             sidecar = find_sidecar(path)
             manifest = Manifest() if sidecar is None else read_sidecar(sidecar)
+            if manifest.environments == DEFAULT_ENVIRONMENTS and _is_narrow(path):
+                manifest = replace(manifest, environments=("pv32",), not_on_xen=NO_PV32)
     except ManifestError as error:
         return TestProgram(path, group, path.stem, Manifest(), str(error))
     return TestProgram(path, group, path.stem, manifest)
+
+
+def _is_narrow(path: Path) -> bool:
+    """True for a plain ELF image of 32 bits, which no other environment can run."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(5) == b"\x7fELF\x01"
+    except OSError:
+        return False  # whoever builds it will say why
 
 
 def collect(paths: Sequence[Path]) -> list[TestProgram]:

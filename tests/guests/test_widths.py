@@ -108,6 +108,8 @@ def test_command_line(tmp_path: Path) -> None:
     assert run(cli, ["boot", str(source)]).exit_code != 0
     assert run(cli, ["asm", str(source), "--bits", "32", "-o", str(image)]).exit_code == 0
     assert run(cli, ["boot", str(image)]).exit_code == 0
+    assert load_program(image).manifest.environments == ("pv32",)
+    assert run(cli, ["test", str(image)]).exit_code == 0
     assert "ELF32, 32-bit, 386" in run(cli, ["info", str(image)]).output
     assert "ELF32, 32-bit, 386" in run(cli, ["info", "hello32"]).output
     done = run(cli, ["boot", str(image), "--width", "64"])
