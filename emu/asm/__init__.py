@@ -35,7 +35,6 @@ All errors are ``AssemblyError`` with the text ``file:line: message``.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from emu.asm.assembler import Assembler
 from emu.asm.program import LineEntry, LineTable, Program, Section, SectionFlags
 from emu.asm.source import Origin, load_source, read_source
 
@@ -73,6 +72,9 @@ def assemble(
         raise Origin(name, 0).error(f"there is no {bits}-bit code here: 32 or 64")
     if not 0 <= base < 1 << bits:
         raise Origin(name, 0).error(f"base {base:#x} is not a {bits}-bit address")
+    # Loaded here: a run whose kernels are ELF files needs no assembler, and starting takes longest.
+    from emu.asm.assembler import Assembler
+
     loaded = load_source(source) if isinstance(source, Path) else read_source(source, name)
     return Assembler(loaded, base, bits, include_dirs, defines).run()
 
