@@ -90,6 +90,8 @@ class Machine:
         """A stop of ``stops.set_guest`` was reached: before an instruction that has not started,
         or, after ``debug_behind``, behind one that is complete. The CPU may be changed as in a
         trap."""
+        self.on_void: Callable[[], None] = lambda: None
+        """Instead of ``on_debug``: the instruction of ``debug_behind`` did not complete."""
         self._fetched_ahead_to: VA | None = None
         calls = self._engine.callbacks
         calls.interrupt = self._interrupt
@@ -218,7 +220,9 @@ class Machine:
             self._budget += self._behind
             self._cell[0], self._behind = self._behind, None
             void = self._void
-        if not void:
+        if void:
+            self.on_void()
+        else:
             self.on_debug()
             if self.coherence.pending:
                 self.coherence.settle()

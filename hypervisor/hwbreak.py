@@ -28,6 +28,8 @@ _LENGTHS: Final = (1, 2, 8, 4)
 """Bytes by LENn."""
 _CODE, _WRITE, _IO, _ACCESS = range(4)
 """R/Wn."""
+_KEPT: Final = 64
+"""Slices for which accesses are still watched after the last breakpoint on data has gone."""
 _NOTHING: Final[frozenset[int]] = frozenset()
 
 
@@ -82,6 +84,19 @@ class HardwareBreakpoints:
         stops.on_guest_address = self._reached
         stops.on_guest_access = self._accessed
         self._machine.on_debug = self._deliver
+        self._machine.on_void = self._forget
+        self._kept = 0
+
+    def begin(self, domain: Domain) -> None:
+        """``arm`` for a slice that begins. Only here accesses cease to be watched, and not at once:
+        it drops all translated code, and a guest could go on and off as it likes."""
+        if self._watching:
+            self._kept = _KEPT
+        elif self._kept:
+            self._kept -= 1
+            if not self._kept:
+                self._set(domain)
+        self.arm(domain)
 
     def arm(self, domain: Domain) -> None:
         """Set what the debug registers of the domain in the CPU ask for."""
@@ -110,7 +125,9 @@ class HardwareBreakpoints:
         frames = frozenset(found >> PAGE_SHIFT for _, found in self._data)
         addresses = frozenset(self._code) if self._code else _NOTHING
         self._machine.coherence.on_flush = self._moved if self._watching else None
-        self._machine.stops.set_guest(addresses, frames, bool(self._watching))
+        if self._watching:
+            self._kept = _KEPT
+        self._machine.stops.set_guest(addresses, frames, self._kept > 0)
 
     def _moved(self) -> None:
         """Translations were forgotten: what is watched may be somewhere else."""
@@ -141,6 +158,10 @@ class HardwareBreakpoints:
         """Bits of DR6 for what was hit and not delivered yet: for a single step at that place."""
         bits, self._bits = self._bits, 0
         return bits
+
+    def _forget(self) -> None:
+        """The instruction that hit did not complete: neither its domain nor the next hears of it."""
+        self._bits = 0
 
     def _deliver(self) -> None:
         domain = self._hv.current

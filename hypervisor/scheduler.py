@@ -469,7 +469,7 @@ class Scheduler:
         """Run the domain of the open slice, ``current``, for at most ``budget`` instructions."""
         domain = self._hv.current
         before = self._machine.position
-        self._hv.breakpoints.arm(domain)
+        self._hv.breakpoints.begin(domain)
         try:
             ending = self._machine.run(budget)
         except MachineError as error:

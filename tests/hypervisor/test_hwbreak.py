@@ -271,3 +271,29 @@ def test_a_user_programs_are_found_too() -> None:
     tiny.go_user("u")
     tiny.run(100)
     assert tiny.words[RBX] > 3
+
+
+def test_a_hit_of_an_instruction_that_ends_its_domain_is_nobodys() -> None:
+    """The load hits, the store faults, the frame of the fault cannot be written: no DR6 says it."""
+    tiny = Tiny("mov rsp, NOWHERE\n push qword ptr [DATA]\nh: jmp done".replace("NOWHERE", "8"))
+    tiny.trap(PF, "h")
+    assert put(tiny, 0, data(tiny)) == put(tiny, 7, control(0, ACCESS, EIGHT)) == 0
+    tiny.run()
+    assert tiny.domain.exit is not None
+    assert tiny.hv.breakpoints.take() == 0
+
+
+def test_going_on_and_off_drops_translated_code_once() -> None:
+    tiny = started("nop")
+    watched: list[bool] = []
+    stops = tiny.hv.machine.stops
+    stops._watch = watched.append
+    put(tiny, 0, data(tiny))
+    for _ in range(10):
+        assert put(tiny, 7, control(0, WRITE)) == put(tiny, 7, 0) == 0
+        tiny.hv.breakpoints.begin(tiny.domain)
+    assert watched == [True]
+    for _ in range(100):
+        tiny.hv.breakpoints.begin(tiny.domain)
+    assert watched == [True, False]
+    assert not stops.has_guest
