@@ -160,7 +160,7 @@ class HardwareBreakpoints:
         return bits
 
     def _forget(self) -> None:
-        """The instruction that hit did not complete: neither its domain nor the next hears of it."""
+        """The instruction that hit did not complete: nobody hears of it."""
         self._bits = 0
 
     def _deliver(self) -> None:

@@ -357,9 +357,9 @@ class Sharing:
         """An L1 entry is about to map a shared frame a further time.
 
         Returns 0; -EBUSY if the entry is writable, or if the domain does not map the frame, nor
-        does any other of the group of the ``manager`` that asks for it.
+        does any other of its sharing group that the ``manager`` who asks for it manages.
         """
-        if writable or not (mfn in domain.shared or self._group_maps(mfn, manager)):
+        if writable or not (mfn in domain.shared or self._known_to(manager, mfn, domain)):
             return _EBUSY
         self._count_up(mfn, domain)
         self._tally["mapped_again"] += 1
@@ -368,9 +368,10 @@ class Sharing:
             self.notify("map_again", domain, mfn=mfn, count=self._frames.refs[mfn])
         return 0
 
-    def _group_maps(self, mfn: MFN, manager: Domain | None) -> bool:
-        """True if one of the domains that ``manager`` manages maps the shared frame."""
-        if manager is None:
+    def _known_to(self, manager: Domain | None, mfn: MFN, domain: Domain) -> bool:
+        """True if the shared frame is of ``domain``'s sharing group and one of the domains that
+        ``manager`` manages maps it."""
+        if manager is None or self._keys[mfn] >> 64 != domain.group:
             return False
         domains = self._paging.domains
         return any(n in domains and mfn in domains[n].shared for n in manager.targets)

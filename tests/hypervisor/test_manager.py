@@ -19,8 +19,8 @@ SELF = int(DomId.SELF)
 class Group:
     """A manager, two clients of its own, and a stranger; all on one machine."""
 
-    def __init__(self) -> None:
-        self.hv = Hypervisor(Settings(machine_memory=8 << 20))
+    def __init__(self, groups: int = 0) -> None:
+        self.hv = Hypervisor(Settings(machine_memory=8 << 20, groups=groups))
         self.manager, self.one, self.two, self.stranger = (
             Handmade(self.hv, PAGES) for _ in range(4)
         )
@@ -91,6 +91,20 @@ def test_a_strangers_shared_frame_is_not_its_to_give(group):
     for page, entry in ((0, shared << PAGE_SHIFT | RO), (1, shared << PAGE_SHIFT | RW)):
         answer = group.update(group.one, group.one.domain.id, page, entry)
         assert answer == -int(Errno.EBUSY)
+
+
+def test_it_does_not_join_sharing_groups() -> None:
+    """Its clients are in two of them, and one maps nothing of the other's; nor does itself."""
+    group = Group(groups=2)
+    assert group.one.domain.group != group.two.domain.group
+    assert group.share(group.one, 0) == (0, 0)
+    shared = group.one.mfn(0) << PAGE_SHIFT | RO
+    two = group.two.domain.id
+    assert group.update(group.two, two, 0, shared) == -int(Errno.EBUSY)
+    call, manager = Hypercall.update_va_mapping_otherdomain, group.manager
+    assert manager.domain.group != group.one.domain.group
+    assert manager.call(call, manager.va(3), shared, 0, group.one.domain.id) == -int(Errno.EBUSY)
+    assert audit(group.hv) == []
 
 
 def test_it_reads_its_clients_pages_through_a_window(group):
