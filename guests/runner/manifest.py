@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from emu.errors import CowbirdError
+from guests.runner.counts import count
 from guests.runner.verdict import Verdict
 
 ENVIRONMENTS: Final = {
@@ -52,14 +53,12 @@ WIDTHS: Final = {"pv64": 64, "pv32": 32}
 """Bits of a guest in the environments of this hypervisor."""
 NO_PV32: Final = "Debian's Xen has no 32-bit PV guests (CONFIG_PV32)"
 MAX_DOMAINS: Final = 64
-MAX_LIMIT: Final = 100_000_000_000
 DEFAULT_LIMIT: Final = 20_000_000
 DEFAULT_MEMORY: Final = 8 << 20
 DEFAULT_MACHINE: Final = 64 << 20
 _HEAD_BYTES: Final = 1 << 16
 """Bytes of a source that are searched for its head."""
 _SIZE: Final = re.compile(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", re.IGNORECASE)
-_COUNT: Final = re.compile(r"(\d[\d_]{0,18})\s*([KMG]?)", re.IGNORECASE)
 _NAME: Final = re.compile(r"[A-Za-z][\w-]{0,31}")
 _LINE: Final = re.compile(r"\s*(?:;+|#+|//+|/?\*+)\s*cowbird:\s?(.*?)\s*(?:\*/\s*)?", re.DOTALL)
 _COMMENT: Final = re.compile(r"\s*(?:;|#|//|$)")
@@ -237,17 +236,6 @@ def _size(text: str) -> int:
     if size % 4096 or not size:
         raise ValueError(f"{text!r} is not a multiple of 4K")
     return size
-
-
-def count(text: str) -> int:
-    """A number of instructions: ``5M``, ``100_000``. Raises ValueError."""
-    match = _COUNT.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is not a number of instructions, as 5M or 100_000 are")
-    number = int(match[1]) * {"": 1, "K": 1000, "M": 10**6, "G": 10**9}[match[2].upper()]
-    if not 1 <= number <= MAX_LIMIT:
-        raise ValueError(f"{text!r} is not between 1 and {MAX_LIMIT:,}")
-    return number
 
 
 def _number(least: int, most: int) -> Callable[[str], int]:

@@ -72,7 +72,7 @@ class Count(_CountType):
         self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         """A number of instructions."""
-        from guests.runner.manifest import count
+        from guests.runner.counts import count
 
         if isinstance(value, int):
             return value
