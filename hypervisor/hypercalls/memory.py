@@ -61,6 +61,11 @@ _E820: Final = struct.Struct("<QQI")
 _E820_RAM: Final = 1
 _M2P_EXTENT: Final = 1 << (21 - PAGE_SHIFT)
 """Frames of M2P that one entry of ``machphys_mfn_list`` stands for."""
+_EXTENTS_AT_ONCE: Final = 1 << 12
+_WORK_AT_ONCE: Final = 1 << 14
+"""Extents, and the work on them, after which a reservation goes on in the next slice."""
+_LOOKED_AT_SHIFT: Final = 8
+"""To look for a row of free frames in all of the machine is work for every 256 of its frames."""
 _EXCHANGED_PER_CALL: Final = 1 << 12
 """Frames; more are exchanged in the next slice."""
 _WORK_PER_EXCHANGE: Final = 4
@@ -89,9 +94,8 @@ def memory_op(hv: "Hypervisor", domain: Domain, command: int, argument: int) -> 
     """Answer one XENMEM_*; the bits above the command are an extent to begin with."""
     start = (command & 0xFFFF_FFFF) >> _COMMAND_BITS
     command &= (1 << _COMMAND_BITS) - 1
-    reserve = _RESERVATIONS.get(command)
-    if reserve is not None:
-        return _reservation(hv, domain, reserve, start, argument)
+    if command in _RESERVATIONS:
+        return _reservation(hv, domain, command, start, argument)
     if start:
         return _ENOSYS
     operation = _OPERATIONS.get(command)
@@ -139,9 +143,8 @@ class _Request:
         return (self.list + index * self.pfn.size) & _M64
 
 
-def _reservation(
-    hv: "Hypervisor", domain: Domain, reserve: "Reserve", start: int, argument: int
-) -> int:
+def _reservation(hv: "Hypervisor", domain: Domain, command: int, start: int, argument: int) -> int:
+    reserve = _RESERVATIONS[command]
     reservation = _RESERVATION[domain.width]
     try:
         extents, count, order, flags, domid = reservation.unpack(
@@ -158,12 +161,18 @@ def _reservation(
     if not request.possible:
         return start
     done = start
+    enough, again = hv.work + _WORK_AT_ONCE, False
     try:
         while done < count and reserve(hv, domain, request, done):
             done += 1
+            if done - start >= _EXTENTS_AT_ONCE or hv.work > enough:
+                again = done < count
+                break
     except GuestFault:
         pass
     hv.spend((done - start) << max(0, request.order))
+    if again:
+        raise Preempted(command | done << _COMMAND_BITS, argument)
     return done
 
 
@@ -176,6 +185,7 @@ def _allocate(hv: "Hypervisor", owner: Domain, order: int, limit: int) -> list[M
         if order == 0 and limit >= hv.frames.total:
             given = [hv.frames.allocate(owner.id)]
         else:
+            hv.spend(hv.frames.total >> _LOOKED_AT_SHIFT)
             given = hv.frames.allocate_extent(order, limit, owner.id)
     except OutOfFrames:
         return []

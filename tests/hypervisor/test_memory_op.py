@@ -32,8 +32,12 @@ from hypervisor.abi import (
     XenVer,
     offset_of,
 )
+from hypervisor.errors import Preempted
 from hypervisor.frames import ALLOCATED, FREE, INVALID_M2P
 from hypervisor.hypercalls.misc import HONOURED
+from hypervisor.hypervisor import Hypervisor
+from hypervisor.settings import Settings
+from tests.hypervisor.handmade import RESERVATION, Handmade
 from tests.hypervisor.kernels import SELF, Caller, Lab
 
 MEMORY = Hypercall.memory_op
@@ -439,3 +443,31 @@ def test_vm_assist_and_iopl(caller: Caller) -> None:
     assert caller.domain.iopl == 2
     assert caller.call(Hypercall.physdev_op, PhysdevOp.set_iopl, 8) == -Errno.EFAULT
     assert caller.call(Hypercall.physdev_op, PhysdevOp.eoi, caller.scratch) == -Errno.ENOSYS
+
+
+@pytest.mark.parametrize(("order", "at_once"), [(0, 1 << 12), (1, 513)])
+@pytest.mark.parametrize("width", [64, 32])
+def test_long_reservations_go_on_in_the_next_slice(width, order, at_once) -> None:
+    """An endless list, all of it one page, is cut; the bits above the command say how far it is."""
+    hv = Hypervisor(Settings(machine_memory=32 << 20))
+    guest = Handmade(hv, 1, max_pages=7000, width=width)
+    count = 5000 >> 2 * order
+    guest.write(guest.scratch, struct.pack(RESERVATION[width], 0, count, order, 0, SELF))
+    arguments = [int(XenMem.increase_reservation), int(guest.scratch)]
+    before = guest.domain.pages
+    with pytest.raises(Preempted) as again:
+        hv.dispatch.invoke(guest.domain, MEMORY, arguments)
+    done = again.value.arguments[0] >> 6
+    assert done == at_once
+    assert again.value.arguments == (XenMem.increase_reservation | done << 6, guest.scratch)
+    assert guest.domain.pages == before + (done << order)
+    arguments = list(again.value.arguments)
+    hv.work = 0
+    while True:
+        try:
+            assert hv.dispatch.invoke(guest.domain, MEMORY, arguments) == count
+        except Preempted as more:
+            arguments = list(more.arguments)
+        else:
+            break
+    assert guest.domain.pages == before + (count << order)
