@@ -64,6 +64,8 @@ _READONLY: Final = int(GntMap.readonly)
 _HOST: Final = int(GntMap.host_map)
 _DEVICE: Final = int(GntMap.device_map)
 _PTE: Final = int(GntMap.contains_pte)
+_LOOKED_AT_SHIFT: Final = 3
+"""To look through entries in use is work for every 8 of them."""
 _AVL_FROM: Final = 16
 """Bit of the map flags from which GNTMAP_guest_avail goes into the entry's AVL bits."""
 _SAME: Final = PTE_P | PTE_RW | PTE_MFN_MASK
@@ -454,6 +456,8 @@ class Grants:
     def uses(self, domain: Domain, mfn: int) -> bool:
         """True if some domain grants frame ``mfn`` to ``domain``, which makes use of it."""
         owner = self._tables.get(self._frames.owner[mfn])
+        if owner is not None:
+            self._hv.spend(len(owner.active) >> _LOOKED_AT_SHIFT)
         return owner is not None and any(
             active.domid == domain.id and active.mfn == mfn for active in owner.active.values()
         )

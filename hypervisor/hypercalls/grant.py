@@ -55,6 +55,9 @@ _COMMAND: Final = 0xFFF
 _AT_ONCE: Final = 256
 """Requests that are dealt with before the rest waits for the next slice."""
 _WORK_PER_REQUEST: Final = 8
+_WORK_AT_ONCE: Final = 1 << 13
+"""Work by requests that take more than that, after which the rest waits too."""
+_WORK_PER_FRAME: Final = 4
 _CLEAN: Final = 1
 _INVALIDATE: Final = 2
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -151,7 +154,9 @@ def _set_version(hv: "Hypervisor", domain: Domain, at: int, _count: int) -> int:
     op = _fetch(hv, domain, GnttabSetVersion, at)
     known = 1 <= op.version <= MAX_VERSION
     answer = hv.grants.set_version(domain, op.version) if known else _EINVAL
-    op.version = hv.grants.table(domain).version
+    table = hv.grants.table(domain)
+    hv.spend(_WORK_PER_FRAME * len(table.frames))
+    op.version = table.version
     _store(hv, domain, op, at)
     return answer
 
@@ -356,6 +361,7 @@ def grant_table_op(hv: "Hypervisor", domain: Domain, command: int, at: int, coun
     size = size_of(layout(record, 64 if domain.width == 64 else 32))
     now = min(count, _AT_ONCE)
     hv.spend(now * _WORK_PER_REQUEST)
+    enough = hv.work + _WORK_AT_ONCE
     for i in range(now):
         op = _fetch(hv, domain, record, at + i * size)
         answer = deal_with(hv, domain, op)
@@ -363,6 +369,9 @@ def grant_table_op(hv: "Hypervisor", domain: Domain, command: int, at: int, coun
             return answer
         if back is not None:
             _store(hv, domain, op, at + i * size, back)
+        if hv.work > enough:
+            now = i + 1
+            break
     if now < count:
         raise Preempted(command, at + now * size, count - now)
     return 0

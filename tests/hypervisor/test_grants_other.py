@@ -7,6 +7,7 @@ import pytest
 from emu.paging import PTE_D, PTE_MFN_MASK, PTE_P
 from emu.units import ENTRIES, PAGE_SHIFT, PAGE_SIZE
 from hypervisor.abi import Errno, GntSt, GnttabOp, Gtf, Hypercall
+from hypervisor.errors import Preempted
 from tests.hypervisor.grant_guests import (
     BITS,
     DEVICE,
@@ -85,6 +86,20 @@ def test_transfer_is_refused(giver, taker):
     assert transfer(taker.mfn(0), taker.id) == GntSt.bad_page
     assert transfer(1 << 60, taker.id) == GntSt.bad_page
     assert transfer(giver.mfn(0), 77) == GntSt.bad_domain
+
+
+def test_flushing_caches_among_many_grants_is_cut(world, giver, taker):
+    """Each request looks through all entries in use: so many of them wait for the next slice."""
+    giver.grant(8, 0, taker)
+    taker.mapped(giver, 8, 30)
+    table = world.hv.grants.table(giver.domain)
+    table.active |= {1000 + i: table.active[8] for i in range(1 << 16)}
+    request = struct.pack("<QHHI", giver.mfn(0) << PAGE_SHIFT, 0, 64, 1)
+    taker.write(taker.va(6), request * 20)
+    with pytest.raises(Preempted) as again:
+        taker.call(Hypercall.grant_table_op, GnttabOp.cache_flush, taker.va(6), 20)
+    assert again.value.arguments == (GnttabOp.cache_flush, taker.va(6) + 32, 18)
+    table.active = {8: table.active[8]}
 
 
 def test_cache_flush(giver, taker):
