@@ -14,11 +14,11 @@ How it fails: ``RecordingError`` in one line: no recording, another version, cut
 import json
 import struct
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from xxhash import xxh3_128, xxh3_128_digest
 
@@ -271,8 +271,33 @@ def parse(data: bytes) -> Recording:
         return _recording(document, raw[4 + size :])
     except CowbirdError as error:
         raise RecordingError(str(error)) from None
-    except (zlib.error, struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+    except (
+        zlib.error, struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError,
+        OverflowError, RecursionError,
+    ) as error:  # fmt: skip
         raise RecordingError(f"the recording makes no sense: {error}") from error
+
+
+_T = TypeVar("_T", int, str)
+_LEAST: Final = {"machine_memory": 1, "groups": 1, "hash_bits": 1, "slice": 1}
+_MOST: Final = {"machine_memory": 1 << 46, "hash_bits": 64}
+
+
+def _checked(value: Any, kind: type[_T]) -> _T:
+    """A value that must be of this type, and of no other that passes for it."""
+    if type(value) is not kind:
+        raise RecordingError(f"the recording makes no sense: {value!r:.40} is no {kind.__name__}")
+    return value
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    """Settings that a machine can have; how large a machine can be built shows when it is."""
+    for setting in fields(Settings):
+        name, value = setting.name, given[setting.name]
+        least, most = _LEAST.get(name, 0), _MOST.get(name, (1 << 64) - 1)
+        if type(value) is not setting.type or not least <= value <= most:
+            raise RecordingError(f"the recording makes no sense: {name} {value!r:.40}")
+    return Settings(**given)
 
 
 def _recording(document: dict[str, Any], blobs: bytes) -> Recording:
@@ -303,18 +328,19 @@ def _recording(document: dict[str, Any], blobs: bytes) -> Recording:
                     blocks, disk["path"], Mode(disk["mode"]), int(disk["sectors"]), (one, two)
                 )
             )
-        image = parse_image(blob(given["image"]) or b"", given["image_name"])
+        image = parse_image(blob(given["image"]) or b"", _checked(given["image_name"], str))
         domains.append(
             DomainStart(
-                given["name"], image, given["memory"], given["cmdline"], blob(given["module"]),
+                _checked(given["name"], str), image, _checked(given["memory"], int),
+                _checked(given["cmdline"], str), blob(given["module"]),
                 bool(given["privileged"]), tuple(disks),
             )
         )  # fmt: skip
     inputs = [
         Input(
             int(given["position"]), given["kind"], int(given["domain"]), blob(given["data"]) or b"",
-            given["name"], int(given["value"]),
-            None if given["ids"] is None else tuple(given["ids"]),
+            _checked(given["name"], str), int(given["value"]),
+            None if given["ids"] is None else tuple(_checked(i, int) for i in given["ids"]),
         )
         for given in document["inputs"]
     ]  # fmt: skip
@@ -325,7 +351,7 @@ def _recording(document: dict[str, Any], blobs: bytes) -> Recording:
     if positions and positions[-1] > end:
         raise RecordingError("the recording makes no sense: its end")
     return Recording(
-        Settings(**document["settings"]), tuple(domains), inputs, end, document["state"],
+        _settings(document["settings"]), tuple(domains), inputs, end, document["state"],
         {str(n): int(p) for n, p in document["checkpoints"].items()},
         other_sources=document["sources"] != sources,
     )  # fmt: skip

@@ -75,7 +75,9 @@ def stop_lines(context: "Context", stop: Stop) -> list[str]:
     if stop.address is not None:
         place = hex(stop.address) if domain is None else names_of(domain).place(stop.address)
         lines.append(_watched(stop, place))
-    if stop.text and stop.reason in (StopReason.CRASHED, StopReason.ERROR):
+    if stop.text and stop.reason in _NUMBERED:
+        lines.append(f"  {stop.text}")  # a condition that has no value
+    elif stop.text and stop.reason in (StopReason.CRASHED, StopReason.ERROR):
         lines += stop.text.rstrip().splitlines()
     return lines
 

@@ -61,7 +61,7 @@ def debugger(*guests: str, record: bool = True) -> Debugger:
 
 def finish(dbg: Debugger) -> list[Stop]:
     """Run to where nothing can run any more; the stops on the way."""
-    stops = []
+    stops: list[Stop] = []
     while not stops or stops[-1].reason not in (StopReason.FINISHED, StopReason.END_OF_RECORDING):
         stops.append(dbg.cont())
     return stops

@@ -138,6 +138,13 @@ def test_conditions_counts_and_switches(share: Shell) -> None:
     assert share("info breakpoints") == "nothing is set"
 
 
+def test_a_condition_without_a_value_stops_and_says_so(share: Shell) -> None:
+    share("break main if 1/0")
+    assert "division by zero" in share("continue")
+    share("delete", "catch share if mnf == 1")
+    assert "there is no 'mnf'" in share("continue")
+
+
 def test_stops_are_the_selected_domains() -> None:
     shell = Shell("hello", "share", machine=64 << 20)
     shell("domain 2", "break main")

@@ -1,10 +1,14 @@
 """Recordings: the same run elsewhere, with what was typed, written and read; and bad files."""
 
+import json
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
+from xxhash import xxh3_128_digest
 
 from hypervisor.builder import build_domain
 from hypervisor.console import Console
@@ -126,6 +130,36 @@ def test_what_makes_no_sense_inside(recorded: tuple[Path, Debugger]) -> None:
     recording.end = 5
     with pytest.raises(RecordingError, match="end"):
         parse(dump(recording))
+
+
+ODD_VALUES = [
+    (("settings", "groups"), None), (("settings", "slice"), -1), (("settings", "hash_bits"), 65),
+    (("settings", "machine_memory"), 1 << 70), (("settings", "audit"), 1), (("settings",), []),
+    (("domains", 0, "cmdline"), 1), (("domains", 0, "name"), []), (("domains", 0, "memory"), None),
+    (("domains", 0, "disks"), [{"blocks": 1, "identity": [1, 2]}]), (("domains",), [None]),
+    (("domains", 0, "module"), [1 << 70, 1]), (("inputs", 0, "name"), 3), (("end",), None),
+    (("checkpoints",), 7), (("inputs", 0, "ids"), ["x"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), ODD_VALUES, ids=lambda v: str(v))
+def test_values_of_another_kind(
+    recorded: tuple[Path, Debugger], path: tuple[str | int, ...], value: object
+) -> None:
+    """The hash is right, so that somebody made it so: one line all the same."""
+    line, _, body = recorded[0].read_bytes().partition(b"\n")
+    raw = zlib.decompress(body[24:])
+    (size,) = struct.unpack_from("<I", raw)
+    document = json.loads(raw[4 : 4 + size])
+    place = document
+    for part in path[:-1]:
+        place = place[part]
+    place[path[-1]] = value
+    text = json.dumps(document).encode()
+    rest = zlib.compress(struct.pack("<I", len(text)) + text + raw[4 + size :])
+    head = struct.pack("<16sQ", xxh3_128_digest(rest), len(rest))
+    with pytest.raises(RecordingError, match=r"makes no sense|not in it"):
+        parse(line + b"\n" + head + rest)
 
 
 def test_a_run_that_was_not_followed_cannot_be_saved(tmp_path: Path) -> None:
