@@ -91,6 +91,7 @@ class HardwareBreakpoints:
         """``arm`` for a slice that begins. Only here accesses cease to be watched, and not at once:
         it drops all translated code, and a guest could go on and off as it likes."""
         if self._watching:
+            self._watching &= self._hv.domains.keys()
             self._kept = _KEPT
         elif self._kept:
             self._kept -= 1

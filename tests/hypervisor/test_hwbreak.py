@@ -9,7 +9,7 @@ from emu.units import PAGE_SHIFT
 from hypervisor.abi import Hypercall
 from hypervisor.audit import audit
 from hypervisor.domain import Exit
-from tests.hypervisor.handmade import RO, RW
+from tests.hypervisor.handmade import RO, RW, Handmade
 from tests.hypervisor.kernels import SPIN, Lab
 from tests.hypervisor.tiny import DATA, NO_PAGE, SPARE, Tiny
 
@@ -297,3 +297,18 @@ def test_going_on_and_off_drops_translated_code_once() -> None:
         tiny.hv.breakpoints.begin(tiny.domain)
     assert watched == [True, False]
     assert not stops.has_guest
+
+
+def test_a_domain_that_is_gone_watches_nothing() -> None:
+    """Nor where its breakpoint was at an address that is not mapped."""
+    tiny = started("nop")
+    assert put(tiny, 0, NO_PAGE) == put(tiny, 7, control(0, WRITE)) == 0
+    hv = tiny.hv
+    hv.end(tiny.domain, Exit("destroyed"))
+    hv.reap()
+    other = Handmade(hv, 1)
+    hv.switch_to(other.domain)
+    for _ in range(100):
+        hv.breakpoints.begin(other.domain)
+    assert hv.machine.coherence.on_flush is None
+    assert not hv.machine.stops._guest_watches
