@@ -104,6 +104,8 @@ _ZERO_PAGE: Final = PTE_P | PTE_A | PTE_NX
 _EINVAL: Final = -int(Errno.EINVAL)
 _SEG_DESC: Final = int(PageType.SEG_DESC)
 _TABLE_INDICATOR: Final = 4
+_WORK_PER_PAGE: Final = 128
+"""To check a page that becomes one of descriptors is as much work as to check a page table."""
 
 
 class SegmentFault(NamedTuple):
@@ -259,6 +261,7 @@ class Descriptors:
             return False
         if not fresh:
             return True
+        self._hv.spend(_WORK_PER_PAGE)
         at = frame * ENTRIES
         good: list[int] = []
         for value in self._words[at : at + ENTRIES].tolist():

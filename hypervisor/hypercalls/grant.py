@@ -57,7 +57,9 @@ _AT_ONCE: Final = 256
 _WORK_PER_REQUEST: Final = 8
 _WORK_AT_ONCE: Final = 1 << 13
 """Work by requests that take more than that, after which the rest waits too."""
+_WORK_PER_SWITCH: Final = 64
 _WORK_PER_FRAME: Final = 4
+"""What a switch of versions costs, and for each frame of the table."""
 _CLEAN: Final = 1
 _INVALIDATE: Final = 2
 _EINVAL: Final = -int(Errno.EINVAL)
@@ -155,7 +157,7 @@ def _set_version(hv: "Hypervisor", domain: Domain, at: int, _count: int) -> int:
     known = 1 <= op.version <= MAX_VERSION
     answer = hv.grants.set_version(domain, op.version) if known else _EINVAL
     table = hv.grants.table(domain)
-    hv.spend(_WORK_PER_FRAME * len(table.frames))
+    hv.spend(_WORK_PER_SWITCH + _WORK_PER_FRAME * len(table.frames))
     op.version = table.version
     _store(hv, domain, op, at)
     return answer

@@ -117,6 +117,19 @@ def test_descriptors_that_no_guest_may_have(descriptor: int) -> None:
     assert answer == -Errno.EINVAL
 
 
+def test_checking_a_page_of_descriptors_is_work() -> None:
+    """A multicall that makes a page one of descriptors again and again goes on in a later slice."""
+    tiny = Tiny("nop")
+    tiny.update(SPARE, tiny.mfn(SPARE) << PAGE_SHIFT | RO)
+    tiny.write(tiny.scratch, struct.pack("<Q", tiny.mfn(SPARE)))
+    spent = []
+    for entries in (512, 512, 0, 512):
+        before = tiny.hv.work
+        assert tiny.call(Hypercall.set_gdt, tiny.scratch, entries) == 0
+        spent.append(tiny.hv.work - before)
+    assert spent == [128, 0, 0, 128]
+
+
 def test_set_gdt_errors() -> None:
     tiny = Tiny("nop")
     assert tiny.call(Hypercall.set_gdt, tiny.scratch, 0x1C01) == -Errno.EINVAL
