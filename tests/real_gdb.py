@@ -38,7 +38,7 @@ class Served:
         self.errors = ""
         for line in self.process.stderr:
             self.errors += line
-            found = re.search(r"target remote (\S+)", line)
+            found = re.search(r"target extended-remote (\S+)", line)
             if found:
                 self.address = found[1]
                 return

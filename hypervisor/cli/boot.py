@@ -54,9 +54,10 @@ def _report(session: Session) -> None:
         )
     checks = session.audited.checks
     found = len(session.audited.violations)
+    copies = hv.sharing.cow_faults
     screen.say(
         f"{hv.machine.position:,} instructions; "
-        f"{hv.sharing.cow_faults:,} copy-on-write faults; "
+        f"{copies:,} copy-on-write fault{'s' if copies != 1 else ''}; "
         f"audit: {found or 'no'} violation{'s' if found != 1 else ''} "
         f"in {checks:,} check{'s' if checks != 1 else ''}"
     )

@@ -203,6 +203,6 @@ def _serve(context: Context, address: str, frozen: bool, screen: Screen) -> None
         return execute(context, line)
 
     def connectable(where: Address) -> None:
-        screen.tell(f"cowbird: in gdb: target remote {where}")
+        screen.tell(f"cowbird: in gdb: target extended-remote {where}")
 
     serve(context.debugger, command, address, frozen=frozen, announce=connectable)

@@ -39,4 +39,4 @@ def new_guest(name: str, in_c: bool, width: str, directory: str) -> None:
 
         bits = 32 if width == "32" else 64
         line = ckit.one_line(str(path), str(path.with_suffix(".elf")), width=bits)
-        click.echo(f"build it by gcc:    {line}")
+        click.echo(f"build it by gcc:   {line}")

@@ -22,8 +22,9 @@ _CHUNK: Final = 1 << 20
 )
 @click.option("-o", "--output", required=True, metavar="FILE.json", help="The file to write.")
 def trace(trace: str, perfetto: bool, output: str) -> None:
-    """Write TRACE ('cowbird boot GUEST... --trace TRACE') for a trace viewer.
+    """Write TRACE for a trace viewer (Perfetto).
 
+    TRACE is what 'cowbird boot GUEST... --trace TRACE' wrote.
     Each domain is a process: its life, its shares, merges and copies, its hypercalls and traps;
     with counters of saved and shared frames. One microsecond there is one guest instruction.
     """

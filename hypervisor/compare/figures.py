@@ -34,7 +34,7 @@ def _pyplot() -> Any:
     Raises:
         CompareError: it is not installed.
     """
-    matplotlib = optional("matplotlib", "figures", "compare")
+    matplotlib = optional("matplotlib", "drawing figures", "compare")
     matplotlib.use("svg")
     matplotlib.rcParams.update(
         {
@@ -46,7 +46,7 @@ def _pyplot() -> Any:
             "figure.max_open_warning": 0,
         }
     )
-    return optional("matplotlib.pyplot", "figures", "compare")
+    return optional("matplotlib.pyplot", "drawing figures", "compare")
 
 
 def _svg(pyplot: Any, figure: Any) -> str:

@@ -158,7 +158,8 @@ def test_what_the_readme_shows() -> None:
     assert len(commands) > 8
     with Served("share", "--domains", "2") as served:
         out = served.gdb(*commands[:-2], mark("last"), *commands[-2:], extended=True)
-    assert 'Thread 1.1 "d1 share" hit Breakpoint 1.1, copy_on_write () at ' in out
+    # gdb numbers the two places of the breakpoint as it likes
+    assert re.search(r'Thread 1\.1 "d1 share" hit Breakpoint 1\.[12], copy_on_write \(\) at ', out)
     assert "Old value = 0\nNew value = 1\n" in out
     assert "Old value = 1\nNew value = 0\n" in out
     assert "(share):" in part(out, "last")
