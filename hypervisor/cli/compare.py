@@ -59,7 +59,9 @@ def _numbers(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(f"{value!r} is no list of numbers, as 1,2,4") from None
 
 
-@click.command(epilog=_EPILOG)
+@click.command(
+    short_help="Compare ways to share equal pages: savings, costs, traffic.", epilog=_EPILOG
+)
 @click.option("--systems", callback=_names, metavar="A,B...", help="Systems.  [default: all]")
 @click.option("--workloads", callback=_names, metavar="A,B...", help="Workloads.  [default: all]")
 @click.option("--domains", callback=_numbers, metavar="N,N...", help="Clients.  [default: 2,4,8]")

@@ -118,7 +118,7 @@ class _Meeting:
             self._session.hv.scheduler.pause(domain)
 
 
-@click.command(epilog=help_text())
+@click.command(short_help="Eight kernels share real files and write to them.", epilog=help_text())
 @machine_options
 @click.pass_context
 def demo(

@@ -34,7 +34,7 @@ _MOST: Final = 64
 """Notes and segments that are listed one by one."""
 
 
-@click.command()
+@click.command(short_help="Say what IMAGE is and whether it would boot.")
 @click.argument("image", metavar="IMAGE")
 @click.option(
     "--memory",

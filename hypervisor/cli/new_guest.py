@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command("new-guest")
+@click.command("new-guest", short_help="Write a test program that passes at once.")
 @click.argument("name")
 @click.option("--c", "in_c", is_flag=True, help="In C with the kit (needs gcc), not in assembly.")
 @click.option(

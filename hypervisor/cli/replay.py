@@ -28,7 +28,7 @@ Exit codes:
     N  'quit N'"""
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="Replay a run that the debugger's 'save' recorded.", epilog=_EPILOG)
 @click.argument("file")
 @click.option("--check", is_flag=True, help="Run to the end, and compare with what was recorded.")
 @front_end_options

@@ -8,7 +8,7 @@ from hypervisor.cli.outputs import OutputFile, refuse_inputs
 from hypervisor.report import TraceReader, render
 
 
-@click.command()
+@click.command(short_help="Make one HTML page of TRACE.")
 @click.argument("trace", metavar="TRACE")
 @click.option("-o", "--output", required=True, metavar="FILE.html", help="The page to write.")
 @click.option(

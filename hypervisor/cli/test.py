@@ -48,7 +48,7 @@ Exit codes:
 """
 
 
-@click.command(epilog=_EPILOG)
+@click.command(short_help="Run test programs and judge what they print.", epilog=_EPILOG)
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 @click.option(
     "-j",
