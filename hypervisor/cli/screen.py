@@ -44,7 +44,7 @@ class _Console(Console):
 def make_console(stream: IO[str]) -> Console:
     """A rich console that never cuts a column outside of terminals."""
     width = None if stream.isatty() else PIPE_WIDTH
-    return _Console(file=stream, width=width, highlight=False, soft_wrap=False)
+    return _Console(file=stream, width=width, highlight=False, soft_wrap=False, emoji=False)
 
 
 class Verdicts:
@@ -124,8 +124,12 @@ class Screen:
             self._stream.write(f"{prefix}{text}\n")
 
     def say(self, text: str) -> None:
-        """A line for a person, among the results."""
-        self._above().print(text, markup=False, soft_wrap=True)
+        """A line for a person, among the results; or very many of them."""
+        if self.terminal:
+            self._above().print(text, markup=False, soft_wrap=True)
+        else:  # as it is: laying out a megabyte would take minutes
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
 
     def tell(self, text: str) -> None:
         """A line for a person, on stderr."""

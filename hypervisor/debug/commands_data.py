@@ -4,7 +4,16 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from emu.debug.examine import FORMATS, SIZES, Format, Read, examine, parse_format, value_text
+from emu.debug.examine import (
+    FORMATS,
+    SIZES,
+    Format,
+    Read,
+    examine,
+    parse_format,
+    unreadable,
+    value_text,
+)
 from emu.debug.expressions import TYPES
 from hypervisor.debug import views_cpu
 from hypervisor.debug.commands import Context, command
@@ -110,7 +119,10 @@ def x(context: Context, arguments: str) -> str:
     else:
         raise DebugError("an address is missing")
     context.format = replace(chosen, count=1)
-    return _examine(context, kind, address, chosen)
+    shown = _examine(context, kind, address, chosen)
+    if shown == unreadable(address):  # nothing at all: of a range that is there in part it is shown
+        raise DebugError(shown)
+    return shown
 
 
 def _examine(context: Context, kind: str, address: int, chosen: Format) -> str:

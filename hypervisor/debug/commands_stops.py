@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from emu.paging import PF_ERROR
+from hypervisor.abi import Hypercall
 from hypervisor.debug.commands import Context, command
 from hypervisor.debug.commands_data import typed_place
 from hypervisor.debug.commands_machine import domain_number
@@ -12,6 +13,7 @@ from hypervisor.debug.model import CATCH_KINDS, AnyStop, Catch, DebugError, Watc
 from hypervisor.debug.stop_text import catch_text, stop_row
 from hypervisor.debug.views_cpu import canonical_name, names_of
 from hypervisor.debug.views_paging import table_text
+from hypervisor.hypercalls.registry import TABLES
 
 _IF: Final = re.compile(r"(?:^|\s)if\s+(.*)$", re.DOTALL)
 _DOMAIN: Final = re.compile(r"(?:^|\s)(?:domain|thread)[ =]\s*(\S+)$")
@@ -216,7 +218,22 @@ def _catch(context: Context, arguments: str, *, temporary: bool) -> str:
     if places:
         _object(context, item, " ".join(places))
     item.number = context.debugger.add_catch(item)
-    return f"catch {item.number}: {catch_text(item)}" + (f" if {condition}" if condition else "")
+    told = f"catch {item.number}: {catch_text(item)}" + (f" if {condition}" if condition else "")
+    return told + _doubt(context, item)
+
+
+def _doubt(context: Context, item: Catch) -> str:
+    """What makes it likely that a name was mistyped."""
+    hv = context.debugger.hv
+    if item.kind == "hypercall" and item.name and not item.name[-1].isdigit():
+        known = {entry.name for table in TABLES.values() for entry in table.values()}
+        if item.name not in known.union(Hypercall.__members__):
+            return f" (no hypercall is called {item.name})"
+    if item.kind == "counter" and item.counter and item.counter != "instructions":
+        counts = [hv.counters, hv.sharing.counters, *(d.counters for d in hv.domains.values())]
+        if not any(item.counter in count for count in counts):
+            return f" (nothing was counted as {item.counter} so far)"
+    return ""
 
 
 def _filter(context: Context, item: Catch, name: str, value: str) -> None:
@@ -262,7 +279,10 @@ def entry_address(context: Context, text: str) -> int:
         DebugError: nothing is mapped there down to that level.
     """
     if text.startswith("m:"):
-        return context.value(text[2:])
+        address = context.value(text[2:])
+        if address % 8 or address >= len(context.debugger.hv.machine.memory.bytes):
+            raise DebugError(f"{text}: no entry of a page table can be there")
+        return address
     path = context.space.walk(context.address(text))
     if not path.steps or path.steps[-1].level != 1:
         raise DebugError(f"{text}: no L1 table covers this address")

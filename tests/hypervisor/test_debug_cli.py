@@ -46,6 +46,13 @@ def test_commands_and_exit_codes() -> None:
     assert "\x1b" not in run.stdout
 
 
+def test_text_stays_as_it_is_and_much_of_it_comes_at_once() -> None:
+    run = debug("hello", "-c", "echo :smile: [red]", "-c", "x/400000bx $rip")
+    assert run.returncode == 0
+    assert run.stdout.startswith(":smile: [red]\n")
+    assert run.stdout.count("\n") > 10_000
+
+
 def test_an_error_ends_a_script() -> None:
     run = debug("hello", "-c", "echo one", "-c", "foo", "-c", "echo two")
     assert run.returncode == 1
