@@ -17,6 +17,7 @@ Two more cannot be counted from here: that no TLB entry outlives its rights (6; 
 ``emu.coherence`` and its tests) and what a guest reads (7; the guests check it themselves).
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -311,11 +312,19 @@ def _shared_counts(hv: "Hypervisor", levels: list[_Entries]) -> Iterator[Violati
             texts.append(f"shared frame {mfn:#x} is mapped by nobody")
         if maps[mfn] != frames.refs[mfn] or frames.type[mfn] != PageType.SHARED:
             texts.append(f"shared frame {mfn:#x} counts {frames.refs[mfn]}, {maps[mfn]} map it")
+    entered = Counter(sharing.enterers().values())
+    if sharing.enterers().keys() != sharing.keyed().keys():
+        texts.append("the accounts of shared frames are not those of the content table")
     table_owner = frames.owner_column[entries.table]
     for domain in hv.domains.values():
         mine = to_shared & (table_owner == domain.id)
         numbers, counts = np.unique(target[mine], return_counts=True)
         counted = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+        if domain.entered_alive != entered[domain.id]:
+            texts.append(
+                f"{domain.label}: {domain.entered_alive} frames on its account, "
+                f"{entered[domain.id]} that it entered"
+            )
         if counted != domain.shared or domain.shared_mappings != sum(counted.values()):
             texts.append(f"{domain.label}: its record of shared frames differs from its tables")
         for mfn in counted:

@@ -101,6 +101,8 @@ class Domain:
     """Shared frames that its tables map: how many entries each."""
     shared_mappings: int = 0
     """Sum of ``shared``."""
+    entered_alive: int = 0
+    """Shared frames that it entered and that somebody maps: at most ``max_pages``."""
     peak_shared_mappings: int = 0
     entered: int = 0
     merged: int = 0

@@ -9,6 +9,9 @@ Invariants (the audit checks them; nothing else writes the columns of a shared f
   number of present L1 entries in validated tables that map it, never 0;
 - it is in the content table under the hash of its contents, which nobody can change;
 - two shared frames of one sharing group have different contents;
+- it is on the account of the domain that entered it (``Domain.entered_alive``), whoever maps it:
+  a frame that is entered is no page of the domain's any more, and a guest that enters page after
+  page would have all memory, ``max_pages`` or not;
 - ``Domain.shared`` says how many of those entries are each domain's: only a domain that maps the
   frame already may map it again, because otherwise guessing MFNs would read others' memory.
 
@@ -91,6 +94,8 @@ class Sharing:
         self._mask = (1 << settings.hash_bits) - 1
         self._table: dict[int, MFN | list[MFN]] = {}
         self._keys: dict[MFN, int] = {}
+        self._enterers: dict[MFN, int] = {}
+        """Shared frame -> the domain that entered it, and whose account it is on while it lives."""
         self._frame_bytes = machine.memory.frame_bytes
         self.entered = 0
         self.merged = 0
@@ -161,12 +166,17 @@ class Sharing:
         contents = self._frame_bytes(mfn)
         if self.settings.zero_only and contents != _ZERO:
             return self._refuse(domain, "not_zero", _EPERM)
+        full = domain.entered_alive >= domain.max_pages
+        if full and self.settings.opaque:
+            return self._refuse(domain, "limit", _ENOMEM)  # whether or not others have it
         key = xxh3_64_intdigest(contents, self._seed) & self._mask | domain.group << 64
         target = self._find(key, contents)
         if target is not None:
             answer = MERGED
         else:
             answer = ENTERED
+            if full:
+                return self._refuse(domain, "limit", _ENOMEM)
             if self._full(key):
                 return self._refuse(domain, "collisions", _EBUSY)
             target = self._fresh_copy(contents) if self.settings.opaque else mfn
@@ -176,7 +186,7 @@ class Sharing:
         # From here on nothing can fail.
         words[at] = entry & _CLEAR | avl | target << PAGE_SHIFT
         if answer == ENTERED:
-            self._enter(target, key)
+            self._enter(target, key, domain)
             self.entered += 1
             domain.entered += 1
         else:
@@ -216,12 +226,14 @@ class Sharing:
         found = self._find(key, contents)
         if found is not None:
             return MERGED, found
+        if domain.entered_alive >= domain.max_pages:
+            return self._refuse(domain, "limit", _ENOMEM), NO_FRAME
         if self._full(key):
             return self._refuse(domain, "collisions", _EBUSY), NO_FRAME
         fresh = self._fresh_copy(contents)
         if fresh is None:
             return self._refuse(domain, "no_memory", _ENOMEM), NO_FRAME
-        self._enter(fresh, key)
+        self._enter(fresh, key, domain)
         return ENTERED, fresh
 
     def mapped(self, domain: Domain, mfn: MFN, answer: int, table: MFN, index: int) -> None:
@@ -278,6 +290,10 @@ class Sharing:
         contents = self._memory.frame_bytes(mfn)
         return xxh3_64_intdigest(contents, self._seed) & self._mask | group << 64
 
+    def enterers(self) -> dict[MFN, int]:
+        """All shared frames and the ids of the domains that entered them, which may be gone."""
+        return dict(self._enterers)
+
     def keyed(self) -> dict[MFN, int]:
         """All shared frames and their keys."""
         return dict(self._keys)
@@ -304,7 +320,9 @@ class Sharing:
         chain = self._table.get(key)
         return isinstance(chain, list) and len(chain) >= MAX_CANDIDATES
 
-    def _enter(self, mfn: MFN, key: int) -> None:
+    def _enter(self, mfn: MFN, key: int, domain: Domain) -> None:
+        self._enterers[mfn] = domain.id
+        domain.entered_alive += 1
         chain = self._table.get(key)
         if chain is None:
             self._table[key] = mfn
@@ -324,6 +342,9 @@ class Sharing:
     def _leave(self, mfn: MFN) -> None:
         self.left(mfn)
         key = self._keys.pop(mfn)
+        enterer = self._paging.domains.get(self._enterers.pop(mfn))
+        if enterer is not None:
+            enterer.entered_alive -= 1
         chain = self._table[key]
         if isinstance(chain, list):
             chain.remove(mfn)
