@@ -289,7 +289,12 @@ class GdbServer:
                     self._target.interrupt()
                     select.select([ending], [], [], _AGAIN)
                     continue
-                ready = self.wait(ending.fileno(), *(() if client is None else (client,)))
+                try:
+                    ready = self.wait(ending.fileno(), *(() if client is None else (client,)))
+                except (OSError, ValueError):
+                    if done.is_set():
+                        return  # a signal has ended the server while it waited for this thread
+                    raise
                 if client in ready:
                     asked = came()
                 elif ending.fileno() not in ready:
