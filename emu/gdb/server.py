@@ -198,8 +198,8 @@ class GdbServer:
                     break
                 running = ending is Ending.DETACHED
         finally:
-            self._listener.close()
-            self._listener = None
+            listener, self._listener = self._listener, None
+            listener.close()
             forget(address)
             self._wake_in.close()
             self._wake_out.close()
@@ -292,8 +292,8 @@ class GdbServer:
                 try:
                     ready = self.wait(ending.fileno(), *(() if client is None else (client,)))
                 except (OSError, ValueError):
-                    if done.is_set():
-                        return  # a signal has ended the server while it waited for this thread
+                    if done.is_set() or self._listener is None:
+                        return  # a signal has ended the server while this thread began or ended
                     raise
                 if client in ready:
                     asked = came()
@@ -302,13 +302,14 @@ class GdbServer:
 
         self.quiet = False
         thread = threading.Thread(target=watch, name="gdb watcher", daemon=True)
-        thread.start()
         try:
+            thread.start()
             yield
         finally:
             done.set()
             end.send(b"x")
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
             self.quiet = True
             ending.close()
             end.close()
