@@ -139,13 +139,21 @@ class Browser:
         self.settle()
 
     def click_on(self, selector):
-        """Click the middle of an element."""
-        box = self.run(
-            f"""(() => {{ const element = document.querySelector({selector!r});
-                element.scrollIntoView({{ block: "center" }});
-                const box = element.getBoundingClientRect();
-                return [box.left + box.width / 2, box.top + box.height / 2]; }})()"""
-        )
+        """Click the middle of an element, once it is where it will stay."""
+        element = f"document.querySelector({selector!r})"
+        self.run(f'{element}.scrollIntoView({{ block: "center" }})')
+        before = None
+        end = time.monotonic() + PATIENCE
+        while True:  # a list that was scrolled is drawn anew, at its leisure
+            self.settle()
+            box = self.run(
+                f"""(() => {{ const box = {element}.getBoundingClientRect();
+                    return [box.left + box.width / 2, box.top + box.height / 2]; }})()"""
+            )
+            if box == before:
+                break
+            assert time.monotonic() < end, f"{selector} does not come to rest"
+            before = box
         self.click(*box)
 
     def press(self, key, selector=None):
