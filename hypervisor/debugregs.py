@@ -41,11 +41,7 @@ def set_debug_register(domain: Domain, number: int, value: int, extensions: bool
     value = value & ~_DR7_ZEROS | _DR7_ONES
     if value & _DR7_GD:
         return -int(Errno.EPERM)
-    if (
-        value & ACTIVE
-        and not extensions
-        and any(value >> at & 3 == _IO for at in range(16, 32, 4))
-    ):
+    if value & ACTIVE and not extensions and any(value >> at & 3 == _IO for at in range(16, 32, 4)):
         return -int(Errno.EPERM)
     domain.debug_registers[7] = value
     return 0
