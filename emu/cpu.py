@@ -9,19 +9,7 @@ Source: Intel SDM volume 3A, sections 2.3 (RFLAGS), 3.4.5 (segment descriptors),
 
 from typing import Final
 
-from emu.descriptors import (
-    SEGMENT,
-    SEGMENT_ACCESSED,
-    SEGMENT_CODE,
-    SEGMENT_DB,
-    SEGMENT_L,
-    SEGMENT_P,
-    SEGMENT_RW,
-    SYSTEM_SEGMENT,
-)
-from emu.engine import (
-    FP0,
-    FPU_REGISTERS,
+from emu.cpustate import (
     OFF_CC_DST,
     OFF_CC_OP,
     OFF_CR,
@@ -36,9 +24,18 @@ from emu.engine import (
     OFF_RIP,
     OFF_SEGS,
     SEGMENT_BYTES,
-    XMM0,
-    Engine,
 )
+from emu.descriptors import (
+    SEGMENT,
+    SEGMENT_ACCESSED,
+    SEGMENT_CODE,
+    SEGMENT_DB,
+    SEGMENT_L,
+    SEGMENT_P,
+    SEGMENT_RW,
+    SYSTEM_SEGMENT,
+)
+from emu.engine import FP0, FPU_REGISTERS, XMM0, Engine
 from emu.paging import CR0_TS, RFLAGS, RFLAGS_DF, RFLAGS_RF
 from emu.units import MFN, PAGE_MASK, PAGE_SHIFT, VA
 

@@ -33,10 +33,7 @@ markers and by a probe guest; a build where anything is not where it should be i
 """
 
 import ctypes
-import os
-import platform
 import struct
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -45,38 +42,27 @@ from unicorn import unicorn_const, x86_const
 from unicorn import unicorn_py3 as unicorn
 from unicorn.unicorn_py3.unicorn import uclib
 
+from emu.callbacks import C_BOOL, C_IN, C_INTR, C_OUT, C_VOID, TrapCallbacks
+from emu.cpustate import (
+    OFF_CR,
+    OFF_EFLAGS,
+    OFF_ERROR_CODE,
+    OFF_GDT,
+    OFF_HFLAGS,
+    OFF_OLD_EXCEPTION,
+    OFF_REGS,
+    OFF_RIP,
+    OFF_SEGS,
+    check_host,
+    find_cpu_state,
+)
 from emu.errors import MachineError, UnsupportedEngineError
 from emu.memory import Memory
 from emu.stops import C_CODE, C_MEMORY, Stops, Stubs
 
 TESTED_VERSION: Final = "2.1.4"
 
-# Byte offsets in CPUX86State. Checked against the running engine by ``Engine._check_offsets``.
-OFF_REGS: Final = 0
-OFF_RIP: Final = 128
-OFF_EFLAGS: Final = 136
-OFF_CC_DST: Final = 144
-OFF_CC_OP: Final = 168
-OFF_DF: Final = 172
-OFF_HFLAGS: Final = 176
-OFF_SEGS: Final = 184
-OFF_LDT: Final = 328
-OFF_TR: Final = 352
-OFF_GDT: Final = 376
-OFF_CR: Final = 424
-OFF_ERROR_CODE: Final = 5384
-OFF_IS_INT: Final = 5388
-OFF_NEXT_EIP: Final = 5392
-OFF_OLD_EXCEPTION: Final = 5496
-SEGMENT_BYTES: Final = 24
-
 _HF_IO_BREAKPOINT: Final = 1 << 24
-_STRUCT_SEARCH: Final = 4096
-_STATE_SEARCH: Final = 1 << 16
-# Byte offsets in the engine's CPUState: its X86 state, the pointer to that, and to its engine.
-_CPU_STATE: Final = 35408
-_CPU_ENV_PTR: Final = 296
-_CPU_ENGINE: Final = 33192
 _FEATURE_SEARCH: Final = 0x2000
 _CPUID_1_ECX_RDRAND: Final = 1 << 30
 _CPUID_7_EBX_RDSEED: Final = 1 << 18
@@ -97,21 +83,6 @@ XMM0: Final = int(x86_const.UC_X86_REG_XMM0)
 _M64: Final = (1 << 64) - 1
 _UNLIMITED: Final = (1 << 63) - 1
 
-InterruptCallback = Callable[[int], None]
-VoidCallback = Callable[[], None]
-PortCallback = Callable[[int, int, bool], None]
-CpuidCallback = Callable[[], bool]
-
-_C_INTR = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p)
-_C_VOID = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
-_C_BOOL = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-_C_IN = ctypes.CFUNCTYPE(
-    ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_void_p
-)
-_C_OUT = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p
-)
-
 
 def _function(name: str, restype: Any, *argtypes: Any) -> Any:
     """A function of the engine's library, typed.
@@ -130,20 +101,6 @@ def _function(name: str, restype: Any, *argtypes: Any) -> Any:
     return ctypes.CFUNCTYPE(restype, *argtypes)(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
 
-class _TrapCallbacks:
-    """What the machine wants to be told; set once, before the first run."""
-
-    def __init__(self) -> None:
-        self.interrupt: InterruptCallback = lambda vector: None
-        self.invalid: VoidCallback = lambda: None
-        self.syscall: VoidCallback = lambda: None
-        self.sysenter: VoidCallback = lambda: None
-        self.port: PortCallback = lambda port, size, is_in: None
-        self.cpuid: CpuidCallback = lambda: False
-        self.rdtsc: VoidCallback = lambda: None
-        self.rdtscp: VoidCallback = lambda: None
-
-
 class Engine:
     """One Unicorn CPU over one ``Memory``.
 
@@ -152,12 +109,7 @@ class Engine:
     """
 
     def __init__(self, memory: Memory) -> None:
-        # Linux for /proc/self/mem, x86-64 because the instruction counter is machine code.
-        system, machine = platform.system(), platform.machine()
-        if (system, machine) != ("Linux", "x86_64") or sys.maxsize < 1 << 62:
-            raise UnsupportedEngineError(
-                f"cowbird needs 64-bit Linux on x86-64, not {system} on {machine}"
-            )
+        check_host()
         # Not importlib.metadata: it loads the e-mail package, a tenth of a small run's time.
         installed = str(binding.__version__)  # type: ignore[attr-defined]
         if installed != TESTED_VERSION:
@@ -165,7 +117,7 @@ class Engine:
                 f"unicorn {installed} is installed; cowbird needs {TESTED_VERSION}"
             )
         self.memory = memory
-        self.callbacks = _TrapCallbacks()
+        self.callbacks = TrapCallbacks()
         self._error: BaseException | None = None
         # Any: the binding is untyped, and it is used for opening and rare registers only.
         self._uc: Any = unicorn.Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
@@ -219,28 +171,7 @@ class Engine:
         for i, value in enumerate(markers):
             self._uc.reg_write(x86_const.UC_X86_REG_R8 + i, value)
         pattern = struct.pack("<8Q", *markers)
-        found: list[tuple[int, int]] = []
-        with open("/proc/self/mem", "rb", buffering=0) as host:
-            engine = os.pread(host.fileno(), _STRUCT_SEARCH, self._handle)
-            for (pointer,) in struct.iter_unpack("<Q", engine):
-                if pointer < 0x10000 or pointer >> 47:
-                    continue
-                try:
-                    block = os.pread(host.fileno(), _STATE_SEARCH, pointer)
-                except OSError:
-                    continue  # not a pointer
-                # A CPUState points to its own state and back to its engine.
-                if (
-                    block[_CPU_STATE + 64 : _CPU_STATE + 128] == pattern
-                    and block[_CPU_ENV_PTR:][:8] == struct.pack("<Q", pointer + _CPU_STATE)
-                    and block[_CPU_ENGINE:][:8] == struct.pack("<Q", self._handle)
-                ):
-                    found.append((pointer, pointer + _CPU_STATE))
-        if len(set(found)) != 1:
-            raise UnsupportedEngineError(
-                f"the CPU state of this build of Unicorn was not found ({len(found)} candidates)"
-            )
-        return found[0]
+        return find_cpu_state(self._handle, pattern)
 
     def _check_offsets(self) -> None:
         """Write each register by the public API and find it at its offset, or refuse the build."""
@@ -314,16 +245,16 @@ class Engine:
         )
         # One hook only: with two the engine calls neither directly.
         self._hook(unicorn_const.UC_HOOK_CODE, stubs.code_stub, user=stubs.cell_address)
-        self._hook(unicorn_const.UC_HOOK_INTR, _C_INTR(self._on_interrupt))
-        self._hook(unicorn_const.UC_HOOK_INSN_INVALID, _C_BOOL(self._on_invalid))
+        self._hook(unicorn_const.UC_HOOK_INTR, C_INTR(self._on_interrupt))
+        self._hook(unicorn_const.UC_HOOK_INSN_INVALID, C_BOOL(self._on_invalid))
         for instruction, callback in (
-            (x86_const.UC_X86_INS_SYSCALL, _C_VOID(self._syscall_callback())),
-            (x86_const.UC_X86_INS_SYSENTER, _C_VOID(self._on_sysenter)),
-            (x86_const.UC_X86_INS_IN, _C_IN(self._on_in)),
-            (x86_const.UC_X86_INS_OUT, _C_OUT(self._on_out)),
-            (x86_const.UC_X86_INS_CPUID, _C_BOOL(self._on_cpuid)),
-            (x86_const.UC_X86_INS_RDTSC, _C_BOOL(self._on_rdtsc)),
-            (x86_const.UC_X86_INS_RDTSCP, _C_BOOL(self._on_rdtscp)),
+            (x86_const.UC_X86_INS_SYSCALL, C_VOID(self._syscall_callback())),
+            (x86_const.UC_X86_INS_SYSENTER, C_VOID(self._on_sysenter)),
+            (x86_const.UC_X86_INS_IN, C_IN(self._on_in)),
+            (x86_const.UC_X86_INS_OUT, C_OUT(self._on_out)),
+            (x86_const.UC_X86_INS_CPUID, C_BOOL(self._on_cpuid)),
+            (x86_const.UC_X86_INS_RDTSC, C_BOOL(self._on_rdtsc)),
+            (x86_const.UC_X86_INS_RDTSCP, C_BOOL(self._on_rdtscp)),
         ):
             self._hook(unicorn_const.UC_HOOK_INSN, callback, ctypes.c_int(instruction))
 

@@ -12,8 +12,8 @@ from itertools import islice
 from typing import Final
 
 from emu.cpu import SEGMENT_NAMES
+from emu.cpustate import OFF_GDT, OFF_LDT, OFF_SEGS, SEGMENT_BYTES
 from emu.descriptors import SEGMENT, SEGMENT_CODE, SEGMENT_DB, SEGMENT_L, SEGMENT_P
-from emu.engine import OFF_GDT, OFF_LDT, OFF_SEGS, SEGMENT_BYTES
 from emu.mappings import Mapping, iter_mappings
 from emu.paging import (
     PTE_A,

@@ -12,7 +12,7 @@ import pytest
 from emu import Trap
 from emu.coherence import Coherence
 from emu.cpu import RAX, RBX, RDI, RIP
-from emu.engine import OFF_LDT, OFF_TR
+from emu.cpustate import OFF_LDT, OFF_TR
 from emu.paging import RFLAGS_IOPL, RFLAGS_VM
 from emu.units import ENTRIES, MA, PAGE_SHIFT, PAGE_SIZE, VA
 from emu.walk import Access, walk
