@@ -28,7 +28,8 @@
 .text
 main:
     ktap_plan 1
-    call tables_start
+    mov  rdi, AREA + 0x800000
+    call serve_tables
     call serve_start
     xor  edi, edi
     call serve_release
@@ -39,29 +40,6 @@ main:
     call print_newline
     .endr
     ktap_result [rip + refused], "every update was allowed"
-    ret
-
-; Empty L1 tables for 2048 pages from AREA on: 1536 blocks, then windows.
-tables_start:
-    push rbx
-    mov  rbx, AREA
-1:  call boot_page
-    mov  rdi, rax
-    call seal_table
-    push rax
-    mov  rdi, rbx
-    mov  esi, 21
-    call entry_of
-    pop  rsi
-    mov  ecx, PTE_TABLE
-    call set_entry
-    test rax, rax
-    jnz  paging_failed
-    add  rbx, PAGE * 512
-    mov  rax, AREA + 0x800000
-    cmp  rbx, rax
-    jb   1b
-    pop  rbx
     ret
 
 ; One request: RBX = client, RBP = request. EAX = status.

@@ -31,7 +31,8 @@
 .text
 main:
     ktap_plan 1
-    call tables_start
+    mov  rdi, AREA + FRAMES * PAGE
+    call serve_tables
     lea  rdi, [rip + grant_table]
     mov  esi, GRANT_FRAMES
     call grants_start
@@ -50,29 +51,6 @@ main:
     call print_newline
     .endr
     ktap_result [rip + refused], "every request was one that a client may make"
-    ret
-
-; Empty L1 tables for FRAMES pages from AREA on.
-tables_start:
-    push rbx
-    mov  rbx, AREA
-1:  call boot_page
-    mov  rdi, rax
-    call seal_table
-    push rax
-    mov  rdi, rbx
-    mov  esi, 21
-    call entry_of
-    pop  rsi
-    mov  ecx, PTE_TABLE
-    call set_entry
-    test rax, rax
-    jnz  paging_failed
-    add  rbx, PAGE * 512
-    mov  rax, AREA + FRAMES * PAGE
-    cmp  rbx, rax
-    jb   1b
-    pop  rbx
     ret
 
 ; One request: RBX = client, RBP = request. EAX = status.
