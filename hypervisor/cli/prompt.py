@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from hypervisor.cli.signals import ALL, Terminated
+from hypervisor.cli.signals import Terminated, handled_by
 from hypervisor.debug.commands import Context, Quit, execute, find
 from hypervisor.debug.completion import complete
 from hypervisor.debug.model import DebugError
@@ -143,19 +143,8 @@ class Prompt:
             self._ending = self._ending or ending
             self.context.debugger.interrupt()
 
-        before = {}
-        try:
-            for number in ALL:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    before[number] = signal.signal(number, interrupt)
-        except ValueError:  # not in the main thread: nobody can press anything
+        with handled_by(interrupt):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def repeatable(line: str) -> str:

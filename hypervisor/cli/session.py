@@ -23,7 +23,7 @@ from hypervisor.cli.exitcodes import EXIT_CODES
 from hypervisor.cli.interactive import Attendant, InteractiveConsole
 from hypervisor.cli.options import size_text
 from hypervisor.cli.screen import Screen, Verdicts
-from hypervisor.cli.signals import ALL, Terminated, exit_code, word
+from hypervisor.cli.signals import Terminated, exit_code, handled_by, word
 from hypervisor.cli.sources import Source
 from hypervisor.console import Console
 from hypervisor.disk import DiskImage, Mode
@@ -277,19 +277,8 @@ class Session:
                 raise interruption
             self.interruption = interruption
 
-        before = {}
-        try:
-            for number in ALL:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    before[number] = signal.signal(number, interrupt)
-        except ValueError:  # not in the main thread: nobody can press anything
+        with handled_by(interrupt):
             yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     # -- the end ---------------------------------------------------------------------------
 

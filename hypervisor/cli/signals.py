@@ -12,7 +12,7 @@ would take its place.
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
@@ -92,6 +92,31 @@ def drop_streams() -> None:
 
 
 @contextmanager
+def handled_by(
+    handler: Callable[[int, FrameType | None], None],
+    but_not: tuple[object, ...] = (signal.SIG_IGN,),
+) -> Iterator[None]:
+    """In this block ``handler`` is told of the signals of ``ALL``.
+
+    Those whose handler is one of ``but_not`` stay as they are: ignored ones always do. Outside of
+    the main thread nothing is changed, for nobody can press anything there.
+    """
+    before = {}
+    try:
+        for number in ALL:
+            if signal.getsignal(number) not in but_not:
+                before[number] = signal.signal(number, handler)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
+
+
+@contextmanager
 def leaving_at_once() -> Iterator[None]:
     """In this block, while modules are loaded and nothing is done yet, a signal ends the process.
 
@@ -103,16 +128,5 @@ def leaving_at_once() -> Iterator[None]:
         os.write(2, _line(code))
         os._exit(code)
 
-    before = {}
-    try:
-        for number in ALL:
-            if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL, None):
-                before[number] = signal.signal(number, leave_now)
-    except ValueError:  # not in the main thread
+    with handled_by(leave_now, but_not=(signal.SIG_IGN, signal.SIG_DFL, None)):
         yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
