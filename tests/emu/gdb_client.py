@@ -117,3 +117,8 @@ class Client:
 
     def close(self) -> None:
         self.socket.close()
+
+
+def hexed(text: str) -> str:
+    """As gdb writes text."""
+    return text.encode().hex()

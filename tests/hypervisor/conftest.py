@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.hypervisor import cli_guests
 from tests.hypervisor.grant_guests import World
 
 
@@ -21,3 +22,13 @@ def giver(world):
 @pytest.fixture
 def taker(world):
     return world.taker
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Write a guest's source; gives its path."""
+
+    def write(text, name="guest.asm"):
+        return cli_guests.write(tmp_path, name, text)
+
+    return write
