@@ -124,3 +124,56 @@ def test_the_manager_lets_go_of_blocks_that_nobody_maps():
     assert len(manager.shared) > 20
     assert all(both.hv.frames.refs[mfn] > 1 for mfn in manager.shared)
     both.finish()
+
+
+@pytest.mark.parametrize("system", ["manager", "pager"])
+def test_a_client_that_claims_more_requests_than_there_are_places(system):
+    """Nobody answers two thousand million of them: the other client's turn would never come."""
+    both = Beside(system)
+    both.until(both.hv, "read")
+    liar = both.clients[0]
+    link = liar.symbols.address("link")
+    assert link is not None
+    asked = int.from_bytes(both.hv.guest.read(liar, link + 16, 4), "little") ^ 1 << 31
+    both.hv.guest.write(liar, link + 16, asked.to_bytes(4, "little"))
+    both.finish()
+    assert both.lines[1][-1].startswith("ok 3"), both.lines[1]
+    assert audit(both.hv) == []
+
+
+def test_a_pagers_client_gets_nothing_of_anothers():
+    """It asks for a copy of every object, and gets its own only."""
+    both = Beside("pager", "aslr")  # blocks of files: granted read-only, so a copy may be had
+    hv = both.hv
+    both.until(hv, "read")
+    asker = both.clients[0]
+    pager = both.helpers[0]
+    link, objects = asker.symbols.address("link"), pager.symbols.address("objects")
+    assert link is not None
+    assert objects is not None
+    hv.scheduler.pause(asker)
+    refused = granted = 0
+    for first in range(16, 16 + 31 * 6, 31):
+        asked = int.from_bytes(hv.guest.read(asker, link + 16, 4), "little")
+        owners = {}
+        for i in range(31):
+            number = first + i
+            owners[asked + i] = int.from_bytes(
+                hv.guest.read(pager, objects + number * 8, 2), "little"
+            )
+            request = (9).to_bytes(8, "little") + number.to_bytes(8, "little") + bytes(24)
+            hv.guest.write(asker, link + 64 + (asked + i) % 32 * 64, request)
+        hv.guest.write(asker, link + 16, (asked + 31).to_bytes(4, "little"))
+        while hv.guest.read(asker, link + 20, 4) != (asked + 31).to_bytes(4, "little"):
+            hv.scheduler.wake(pager)  # as if it had rung
+            hv.run(STEP // 20)
+        for place, owner in owners.items():
+            slot = hv.guest.read(asker, link + 64 + place % 32 * 64, 40)
+            status = int.from_bytes(slot[4:8], "little", signed=True)
+            if owner == 2:
+                assert (status, slot[32:40]) == (-22, bytes(8))
+                refused += 1
+            granted += status == 0
+    assert refused > 30
+    assert granted > 0
+    assert audit(hv) == []
